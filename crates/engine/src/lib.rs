@@ -1,1 +1,4 @@
 //! hearth-engine
+
+pub mod error;
+pub mod weights;
