@@ -1,1 +1,4 @@
 //! hearth-engine
+
+pub mod config;
+pub mod hub;
