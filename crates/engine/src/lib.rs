@@ -1,1 +1,3 @@
 //! hearth-engine
+
+pub mod text;
