@@ -12,6 +12,8 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
 
+use crate::weights::{GgufMetadata, WeightsError};
+
 use super::TextError;
 use super::token_table::Token;
 
@@ -65,6 +67,25 @@ pub(super) struct BuiltVocabulary {
 }
 
 impl GgufVocabulary {
+    /// Reads the `tokenizer.ggml.*` keys of a GGUF file.
+    ///
+    /// # Errors
+    /// When a key that every vocabulary has is missing, or one has another type.
+    pub fn from_metadata(metadata: &GgufMetadata) -> Result<Self, WeightsError> {
+        let id = |name: &str| metadata.optional(&format!("tokenizer.ggml.{name}_token_id"), GgufMetadata::u32);
+        let strings = |key: &str| metadata.optional(key, GgufMetadata::strings).map(Option::unwrap_or_default);
+        Ok(Self {
+            model: metadata.string("tokenizer.ggml.model")?.to_owned(),
+            pre: metadata.optional("tokenizer.ggml.pre", GgufMetadata::string)?.unwrap_or("default").to_owned(),
+            tokens: metadata.strings("tokenizer.ggml.tokens")?.to_vec(),
+            token_types: metadata.optional("tokenizer.ggml.token_type", GgufMetadata::i32s)?.unwrap_or_default(),
+            merges: strings("tokenizer.ggml.merges")?.to_vec(),
+            bos: id("bos")?,
+            eos: id("eos")?,
+            add_bos: metadata.optional("tokenizer.ggml.add_bos_token", GgufMetadata::bool)?,
+        })
+    }
+
     /// Makes a tokenizer of it.
     pub(super) fn build(self) -> Result<BuiltVocabulary, TextError> {
         match self.model.as_str() {
