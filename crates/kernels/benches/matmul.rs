@@ -1,7 +1,5 @@
 //! One matrix of 2048 x 2048 times one token and times 64, in the formats that matter.
 
-#![expect(missing_docs, reason = "the macros of criterion generate undocumented functions")]
-
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
