@@ -1,5 +1,7 @@
 //! Norms, rotary embedding and activations: the same bits with every instruction set and thread count, and right.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Numbers, all_threads, assert_close, assert_same, reference};

@@ -1,5 +1,7 @@
 //! Products: right, the same bits whatever they are computed with, and independent of their neighbours.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Numbers, all_threads, assert_close, assert_same, reference};
