@@ -14,6 +14,7 @@ use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
 
 use super::TextError;
 use super::token_table::Token;
+use crate::weights::GgufMetadata;
 
 /// GPT-2's words. Source: <https://github.com/openai/gpt-2/blob/master/src/encoder.py>
 const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -65,6 +66,27 @@ pub(super) struct BuiltVocabulary {
 }
 
 impl GgufVocabulary {
+    /// Takes the vocabulary out of a GGUF file's metadata. A missing `tokenizer.ggml.pre` is `default`, a missing
+    /// list is empty.
+    ///
+    /// # Errors
+    /// [`TextError::Metadata`] when the model's name or the tokens are missing, or a key is of the wrong type.
+    pub fn from_metadata(metadata: &GgufMetadata) -> Result<Self, TextError> {
+        let key = |name: &str| format!("tokenizer.ggml.{name}");
+        let id = |name: &str| metadata.optional(&key(name), GgufMetadata::u32);
+        let pre = metadata.optional(&key("pre"), GgufMetadata::string)?;
+        Ok(Self {
+            model: metadata.string(&key("model"))?.to_owned(),
+            pre: pre.unwrap_or("default").to_owned(),
+            tokens: metadata.strings(&key("tokens"))?.to_vec(),
+            token_types: metadata.optional(&key("token_type"), GgufMetadata::i32s)?.unwrap_or_default(),
+            merges: metadata.optional(&key("merges"), GgufMetadata::strings)?.unwrap_or_default().to_vec(),
+            bos: id("bos_token_id")?,
+            eos: id("eos_token_id")?,
+            add_bos: metadata.optional(&key("add_bos_token"), GgufMetadata::bool)?,
+        })
+    }
+
     /// Makes a tokenizer of it.
     pub(super) fn build(self) -> Result<BuiltVocabulary, TextError> {
         match self.model.as_str() {
