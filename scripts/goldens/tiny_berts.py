@@ -48,14 +48,17 @@ def make_tiny_berts(goldens: Path) -> None:
         folder = goldens / "checkpoints" / checkpoint.name
         write_checkpoint(checkpoint, folder)
         model = SentenceTransformer(str(folder), device="cpu")
-        tokenizer = word_piece_tokenizer(VOCABULARY)
-        vectors = [model.encode([text], convert_to_numpy=True)[0] for text in TEXTS]
-        inputs = [
-            {"text": text, "tokens": tokenizer.encode(text).ids, "embedding": [float(x) for x in vector]}
-            for text, vector in zip(TEXTS, vectors)
-        ]
-        assert all(len(one["tokens"]) <= LONGEST for one in inputs)
-        write_compact(goldens / f"{checkpoint.name}.json", {"checkpoint": checkpoint.name, "inputs": inputs})
+        write_compact(goldens / f"{checkpoint.name}.json", {"checkpoint": checkpoint.name, "inputs": embed(model, TEXTS)})
+
+
+def embed(model: SentenceTransformer, texts: list[str]) -> list[dict]:
+    """Tokens and embedding of each text, one at a time, so that no padding can touch a result."""
+    inputs = []
+    for text in texts:
+        tokens = model.tokenizer(text, truncation=True, max_length=model.max_seq_length)["input_ids"]
+        vector = model.encode([text], convert_to_numpy=True, show_progress_bar=False)[0]
+        inputs.append({"text": text, "tokens": list(tokens), "embedding": [float(x) for x in vector]})
+    return inputs
 
 
 def write_checkpoint(checkpoint: TinyBert, folder: Path) -> None:
