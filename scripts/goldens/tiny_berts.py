@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 from .compact_json import write_compact, write_readable
 from .tiny_tokenizers import word_piece_tokenizer
 
-VOCABULARY = 200
+VOCABULARY = 128
 LONGEST = 64
 WIDTH = 32
 
@@ -69,7 +69,7 @@ def write_checkpoint(checkpoint: TinyBert, folder: Path) -> None:
         max_position_embeddings=LONGEST, type_vocab_size=2, layer_norm_eps=1e-12,
     )
     torch.manual_seed(checkpoint.seed)
-    model = BertModel(config, add_pooling_layer=False)
+    model = BertModel(config)
     randomise(model)
     model.save_pretrained(folder)
     weights = folder / "model.safetensors"

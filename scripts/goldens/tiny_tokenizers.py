@@ -60,7 +60,7 @@ def word_piece_tokenizer(vocabulary: int) -> Tokenizer:
 def word_pieces(count: int) -> dict[str, int]:
     """Special tokens, letters alone and as continuations, frequent endings, then words: the same on every run, which
     the trainer of the `tokenizers` crate is not."""
-    words = sorted({word for sentence in SENTENCES for word in re.findall(r"[a-z]+", sentence.lower())})
+    words = sorted({word for sentence in SENTENCES for word in re.findall(r"[a-z]{2,}", sentence.lower())})
     letters = sorted({letter for sentence in SENTENCES for letter in sentence.lower() if not letter.isspace()})
     endings = ["##" + ending for ending in ("ed", "en", "er", "es", "ing", "ly", "th")]
     pieces = [*BERT_SPECIAL, *letters, *("##" + letter for letter in letters if letter.isalpha()), *endings]
