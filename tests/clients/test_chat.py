@@ -6,10 +6,12 @@ import pytest
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 STORY = [{"role": "user", "content": "Tell me a story about a river."}]
+MAX_TOKENS = 10
+"""Few, to be quick; enough for "The capital of France is Paris." and its end."""
 
 
 def chat(client, server, messages=QUESTION, **fields):
-    fields = {"max_tokens": 16, "temperature": 0} | fields
+    fields = {"max_tokens": MAX_TOKENS, "temperature": 0} | fields
     return client.chat.completions.create(model=server.chat_model, messages=messages, **fields)
 
 
@@ -32,7 +34,7 @@ def test_plain_answer(client, server):
     assert choice.finish_reason in ("stop", "length")
     assert choice.message.tool_calls is None
     usage = answer.usage
-    assert usage.prompt_tokens > 0 and 0 < usage.completion_tokens <= 16
+    assert usage.prompt_tokens > 0 and 0 < usage.completion_tokens <= MAX_TOKENS
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
 
 
@@ -69,14 +71,16 @@ def test_usage_in_a_stream_when_asked_for(client, server):
 
 
 def test_streaming_helper_of_the_client(client, server):
-    plain = chat(client, server)
+    # It takes an answer cut by its length for a failure, so the answer is made to end at a stop string.
+    whole = chat(client, server).choices[0].message.content
+    stop = whole[len(whole) // 2:][:4]
     with client.chat.completions.stream(
-        model=server.chat_model, messages=QUESTION, max_tokens=16, temperature=0
+        model=server.chat_model, messages=QUESTION, max_tokens=MAX_TOKENS, temperature=0, stop=stop
     ) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
     assert {"chunk", "content.delta", "content.done"} <= kinds
-    assert final.choices[0].message.content == plain.choices[0].message.content
+    assert final.choices[0].message.content == whole[: whole.index(stop)]
 
 
 def test_abandoned_stream_leaves_the_server_answering(client, server):
@@ -89,7 +93,7 @@ def test_several_choices(client, server):
     answer = chat(client, server, STORY, n=3, temperature=1, seed=7)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     assert len({choice.message.content for choice in answer.choices}) > 1
-    assert answer.usage.completion_tokens <= 3 * 16
+    assert answer.usage.completion_tokens <= 3 * MAX_TOKENS
 
 
 def test_several_choices_streamed(client, server):
@@ -200,13 +204,13 @@ def test_explicit_nulls_mean_absent(client, server):
 async def test_async_client_with_calls_side_by_side(async_client, server):
     async def ask():
         answer = await async_client.chat.completions.create(
-            model=server.chat_model, messages=QUESTION, max_tokens=16, temperature=0
+            model=server.chat_model, messages=QUESTION, max_tokens=MAX_TOKENS, temperature=0
         )
         return answer.choices[0].message.content
 
     async def ask_streaming():
         stream = await async_client.chat.completions.create(
-            model=server.chat_model, messages=QUESTION, max_tokens=16, temperature=0, stream=True
+            model=server.chat_model, messages=QUESTION, max_tokens=MAX_TOKENS, temperature=0, stream=True
         )
         return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 

@@ -9,7 +9,7 @@ PROMPT = "The rain had stopped, and the river"
 def complete(client, server, prompt=PROMPT, **fields):
     """Without the chat template: the prompt as it is."""
     extra = {"use_raw_prompt": True} | fields.pop("extra_body", {})
-    fields = {"max_tokens": 12, "temperature": 0} | fields
+    fields = {"max_tokens": 10, "temperature": 0} | fields
     return client.completions.create(model=server.chat_model, prompt=prompt, extra_body=extra, **fields)
 
 

@@ -10,7 +10,7 @@ QUESTION = [ChatMessage(role=ChatMessageRole.USER, content="What is the capital 
 
 
 def query(workspace, server, messages=QUESTION, **fields):
-    fields = {"max_tokens": 16, "temperature": 0.0} | fields
+    fields = {"max_tokens": 10, "temperature": 0.0} | fields
     return workspace.serving_endpoints.query(name=server.chat_model, messages=messages, **fields)
 
 
@@ -23,7 +23,7 @@ def test_chat(workspace, server, v1_client):
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
     assert answer.model and answer.served_model_name
     same = v1_client.chat.completions.create(
-        model=server.chat_model, messages=[{"role": "user", "content": QUESTION[0].content}], max_tokens=16, temperature=0
+        model=server.chat_model, messages=[{"role": "user", "content": QUESTION[0].content}], max_tokens=10, temperature=0
     )
     assert choice.message.content == same.choices[0].message.content
 
