@@ -125,4 +125,5 @@ def make_embeddings(name: str, model_folder: Path, folder: Path) -> None:
     model = SentenceTransformer(str(model_folder), device="cpu")
     inputs = embed(model, EMBEDDING_TEXTS[name])
     print(name, "longest input:", max(len(one["tokens"]) for one in inputs), "limit:", model.max_seq_length)
-    write_compact(folder / f"{name}.json", {"model": name, "inputs": inputs})
+    digest = hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
+    write_compact(folder / f"{name}.json", {"model": name, "sha256": digest, "inputs": inputs})
