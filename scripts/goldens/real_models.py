@@ -19,8 +19,8 @@ PASSAGES = Path(__file__).with_name("passages.txt")
 END_OF_SHORT_SET = "end of the short set"
 TOP = 8
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-KL_TOKENS = 3000
-SAMPLED = {"count": 10, "prompt_tokens": 8, "temperature": 0.8, "seed": 5}
+KL_TOKENS = 6000
+SAMPLED = {"count": 15, "prompt_tokens": 8, "temperature": 0.8, "seed": 5}
 
 EMBEDDING_TEXTS = {
     "all-minilm-l6-v2": [
