@@ -1,0 +1,28 @@
+//! Checkpoints on disk, memory-mapped and checked: GGUF files and safetensors folders.
+//!
+//! Owns the file formats, the names of tensors in them and every check that stands between a damaged file and the
+//! arithmetic. It must not know what a model does with a tensor, what a device is, or where a file came from.
+//!
+//! - [`Weights`] (`checkpoint`): one opened checkpoint; tensors by the names of the Hugging Face checkpoint.
+//! - [`Gguf`] (`gguf`): one GGUF file: its metadata and its tensors by the names in the file.
+//! - `safetensors`: one file, or a folder of shards with an index.
+//! - [`WeightTensor`] (`tensor`): format, shape and bytes of one tensor; the bytes stay in the map.
+//! - [`WeightMap`], [`MappedBytes`] (`map`): the memory map, the only `unsafe` of this crate.
+//! - `gguf_names`: Hugging Face names to GGUF names, a table an architecture.
+//! - [`WeightsError`] (`error`): file, tensor, reason.
+//!
+//! Nothing here allocates by a number read from a file before that number is checked against the bytes that are there.
+
+mod checkpoint;
+mod error;
+mod gguf;
+mod gguf_names;
+mod map;
+mod safetensors;
+mod tensor;
+
+pub use checkpoint::Weights;
+pub use error::{Fault, Part, WeightsError};
+pub use gguf::{Gguf, GgufMetadata};
+pub use map::{MappedBytes, WeightMap};
+pub use tensor::{IgnoredTensor, WeightTensor};
