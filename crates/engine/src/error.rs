@@ -1,11 +1,78 @@
-//! The error of this crate: one enum, a variant for each room that can fail.
+//! The error of the engine. Each message names what was wrong, the bound and the value.
 
-use crate::weights::WeightsError;
+use thiserror::Error;
 
-/// Anything that can go wrong in the engine.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// A checkpoint cannot be used.
+use crate::device::DeviceChoice;
+
+/// Anything that can go wrong between a model's files and its answers.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The weights cannot be read or do not fit the model.
     #[error(transparent)]
-    Weights(#[from] WeightsError),
+    Weights(#[from] crate::weights::WeightsError),
+    /// Tokenizer, template or vocabulary.
+    #[error(transparent)]
+    Text(#[from] crate::text::TextError),
+    /// The model's configuration is missing something or contradicts itself.
+    #[error("model configuration, {field}: {reason}")]
+    Config {
+        /// The field as the checkpoint spells it.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the checkpoint cannot be read.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system or the parser said.
+        reason: String,
+    },
+    /// The architecture is not one of those that are built in.
+    #[error("architecture {name:?} is not supported; supported are {supported}")]
+    Architecture {
+        /// As the checkpoint names it.
+        name: String,
+        /// All names that are known.
+        supported: String,
+    },
+    /// The device cannot be had.
+    #[error("device {choice}: {reason}")]
+    Device {
+        /// What was asked for.
+        choice: DeviceChoice,
+        /// Why not.
+        reason: String,
+    },
+    /// The cache that is needed is larger than what is allowed.
+    #[error("the key-value cache: {0}")]
+    Cache(String),
+    /// A tensor operation failed.
+    #[error("tensor operation: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// A kernel refused its arguments.
+    #[error("kernel: {0}")]
+    Kernel(#[from] hearth_kernels::KernelError),
+    /// The sampler could not choose a token.
+    #[error("sampling: {0}")]
+    Sample(#[from] hearth_sampler::SampleError),
+    /// A step of the model panicked; the requests in it failed and the engine went on.
+    #[error("a model step failed: {0}")]
+    Step(String),
+    /// The engine's thread is gone.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+impl Error {
+    /// A configuration error of that field.
+    pub fn config(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Config { field: field.into(), reason: reason.into() }
+    }
+
+    /// A file error of that path.
+    pub fn file(path: &std::path::Path, reason: impl ToString) -> Self {
+        Self::File { path: path.display().to_string(), reason: reason.to_string() }
+    }
 }

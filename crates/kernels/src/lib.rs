@@ -1,12 +1,41 @@
-//! hearth-kernels
-#![allow(missing_docs)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format { F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K }
-impl Format {
-    pub fn block_len(self) -> usize { match self { Self::F32 | Self::F16 | Self::BF16 => 1, Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32, _ => 256 } }
-    pub fn block_bytes(self) -> usize { match self { Self::F32 => 4, Self::F16 | Self::BF16 => 2, Self::Q4_0 => 18, Self::Q4_1 => 20, Self::Q5_0 => 22, Self::Q5_1 => 24, Self::Q8_0 => 34, Self::Q2K => 84, Self::Q3K => 110, Self::Q4K => 144, Self::Q5K => 176, Self::Q6K => 210 } }
-}
-pub fn expand(format: Format, bytes: &[u8], out: &mut [f32]) {
-    assert_eq!(format, Format::F32);
-    for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) { *o = f32::from_le_bytes(*b) }
-}
+//! The arithmetic of models on a CPU: functions over slices, and the block formats weights are stored in.
+//!
+//! This crate knows numbers and where they lie. It must not know models, files, requests, or tensors with a type of their own.
+//!
+//! - [`Format`], [`expand`]: how weights are stored, and what they stand for.
+//! - [`MatrixView`], [`matmul`], [`gather_rows`]: products with weights as they are stored. Weights are expanded to f32 a few
+//!   rows at a time; activations are never rounded to anything coarser than f32.
+//! - [`paged_attention`], [`packed_attention`], [`write_kv`]: attention of decoders and encoders.
+//! - [`rms_norm`], [`layer_norm`], [`rotary`], [`silu_mul`], [`gelu_erf`], [`gelu_tanh`], [`add`], [`softmax_rows`]: the rest of a layer.
+//! - [`Threads`], [`Isa`]: what it runs on.
+//!
+//! # What a number depends on
+//! Every sum is taken in one fixed order, told in the module `panel`. The result for a token depends on that token (and, in attention,
+//! on its sequence) alone: not on the other rows of a call, on how a prompt was cut into chunks, on the number of threads, or on the
+//! instruction set. All of these are tested bit for bit.
+
+mod attention;
+mod elementwise;
+mod error;
+mod formats;
+mod isa;
+mod math;
+mod matmul;
+mod matrix;
+mod norm;
+mod panel;
+mod rotary;
+mod threads;
+
+pub use attention::{
+    AttentionShape, AttentionSpan, KvView, PackedSequences, PagedContext, packed_attention, paged_attention, write_kv,
+};
+pub use elementwise::{add, gelu_erf, gelu_tanh, silu_mul, softmax_rows};
+pub use error::{KernelError, Result};
+pub use formats::{Format, expand, expand_with};
+pub use isa::Isa;
+pub use matmul::matmul;
+pub use matrix::{MatrixView, gather_rows};
+pub use norm::{Affine, layer_norm, rms_norm};
+pub use rotary::{Rotary, RotaryStyle, RotaryTable, rotary};
+pub use threads::Threads;

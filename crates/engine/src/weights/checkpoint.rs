@@ -75,7 +75,8 @@ impl Weights {
     /// The tensor of this name, under its full name.
     pub fn get(&self, name: &str) -> Option<WeightTensor> {
         let name = self.full(name);
-        let stored = self.store.tensors.get(&self.store.stored_name(&name))?;
+        let tensors = &self.store.tensors;
+        let stored = tensors.get(&self.store.stored_name(&name)).or_else(|| tensors.get(&name))?;
         Some(WeightTensor { name, ..stored.clone() })
     }
 

@@ -104,7 +104,7 @@ pub enum Fault {
     TooManyDimensions { found: u32, limit: u32 },
     #[error("shape {shape:?} does not fit the address space")]
     ShapeOverflow { shape: Vec<u64> },
-    #[error("rows of {columns} values cannot be stored as {format:?}, which has blocks of {block}")]
+    #[error("rows of {columns} values cannot be stored as {format}, which has blocks of {block}")]
     PartialBlock { columns: usize, format: Format, block: usize },
     #[error("tensor type {name} ({code}) is not supported")]
     UnsupportedType { name: &'static str, code: u32 },

@@ -20,6 +20,8 @@ mod gguf_names;
 mod map;
 mod safetensors;
 mod tensor;
+#[cfg(test)]
+mod tests;
 
 pub use checkpoint::Weights;
 pub use error::{Fault, Part, WeightsError};

@@ -46,9 +46,10 @@ impl WeightTensor {
 
     /// All values as f32, in row-major order: for vectors such as norms and biases. A matrix is expanded a block at a
     /// time by the kernels instead.
+    #[expect(clippy::expect_used, reason = "the length of `bytes` is the one stated invariant of this type")]
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.rows() * self.cols()];
-        hearth_kernels::expand(self.format, &self.bytes, &mut values);
+        hearth_kernels::expand(self.format, &self.bytes, &mut values).expect("`bytes` is as long as the shape says");
         values
     }
 }

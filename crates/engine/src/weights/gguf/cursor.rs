@@ -7,7 +7,7 @@ use crate::weights::map::{MappedBytes, WeightMap};
 
 /// The most that is read as a header. Vocabularies and merges of the largest known models take under 20 MiB. Without it
 /// a damaged count could make a multi-gigabyte stretch of weights into a list of tokens.
-pub(super) const HEADER_LIMIT: u64 = 128 << 20;
+pub(super) const HEADER_LIMIT: u64 = 64 << 20;
 
 /// A place in a file.
 pub(super) struct Cursor<'map> {
@@ -59,7 +59,7 @@ impl<'map> Cursor<'map> {
         if count > possible {
             return Err(Fault::AbsurdCount { what, count, bytes_left, possible });
         }
-        if count > HEADER_LIMIT {
+        if count.saturating_mul(smallest) > HEADER_LIMIT {
             return Err(Fault::HeaderTooLarge { limit: HEADER_LIMIT });
         }
         Ok(count as usize)

@@ -305,5 +305,5 @@ impl GgufMetadata {
     }
 }
 
-// `count * smallest` above cannot overflow: a count is at most this.
-const _: () = assert!(HEADER_LIMIT * 12 < u32::MAX as u64);
+// `count * smallest` above cannot overflow: `Cursor::count` bounds it.
+const _: () = assert!(HEADER_LIMIT < u32::MAX as u64);

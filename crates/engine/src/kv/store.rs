@@ -1,0 +1,76 @@
+//! The tensors of the cache: keys and values of every layer, allocated once for all sequences.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::Error;
+
+/// The shape of a model's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvLayout {
+    /// Layers that keep keys and values.
+    pub layers: usize,
+    /// Key-value heads of a layer.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Token slots in a block.
+    pub block_size: usize,
+}
+
+impl KvLayout {
+    /// Bytes of one block over all layers, keys and values, in f32.
+    #[must_use]
+    pub fn block_bytes(&self) -> u64 {
+        let elements = self.layers * self.block_size * self.kv_heads * self.head_dim;
+        2 * 4 * elements as u64
+    }
+}
+
+/// Keys and values of one layer, each `[blocks, block_size, kv_heads, head_dim]` in f32.
+#[derive(Debug)]
+pub struct LayerCache {
+    /// Keys, after rotation.
+    pub keys: Tensor,
+    /// Values.
+    pub values: Tensor,
+}
+
+/// The cache of one model. Slots are written in place; nothing is ever appended or copied.
+#[derive(Debug)]
+pub struct KvStore {
+    layout: KvLayout,
+    layers: Vec<LayerCache>,
+}
+
+impl KvStore {
+    /// Allocates `blocks` blocks, zeroed. On the CPU the system hands out the memory when it is first touched.
+    ///
+    /// # Errors
+    /// The device's, when the memory cannot be had.
+    pub fn new(layout: KvLayout, blocks: usize, device: &Device) -> Result<Self, Error> {
+        let shape = (blocks, layout.block_size, layout.kv_heads, layout.head_dim);
+        let layers = (0..layout.layers)
+            .map(|_| {
+                let keys = Tensor::zeros(shape, DType::F32, device)?;
+                let values = Tensor::zeros(shape, DType::F32, device)?;
+                Ok(LayerCache { keys, values })
+            })
+            .collect::<Result<_, candle_core::Error>>()?;
+        Ok(Self { layout, layers })
+    }
+
+    /// The shape it was made with.
+    #[must_use]
+    pub fn layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    /// The cache of one layer.
+    ///
+    /// # Panics
+    /// For a layer the layout does not have: the model and its own layout disagree.
+    #[must_use]
+    pub fn layer(&self, layer: usize) -> &LayerCache {
+        &self.layers[layer]
+    }
+}

@@ -1,0 +1,60 @@
+//! Normalisation layers.
+
+use candle_core::Tensor;
+
+use super::LayerSource;
+use crate::error::Error;
+use crate::ops::{Backend, LayerNormWeights};
+
+/// Root-mean-square normalisation with a learned scale.
+pub struct RmsNorm {
+    backend: Backend,
+    weight: Vec<f32>,
+    epsilon: f32,
+}
+
+impl RmsNorm {
+    /// Loads `weight [width]` from this place.
+    ///
+    /// # Errors
+    /// When it is missing or misshapen.
+    pub fn load(source: &LayerSource<'_>, width: usize, epsilon: f32) -> Result<Self, Error> {
+        let weight = source.weights.vector(&source.name("weight"), width)?;
+        Ok(Self { backend: source.backend.clone(), weight, epsilon })
+    }
+
+    /// Normalises each row of `[m, width]`.
+    ///
+    /// # Errors
+    /// When `x` has another width.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        self.backend.rms_norm(x, &self.weight, self.epsilon)
+    }
+}
+
+/// Layer normalisation with a learned scale and shift.
+pub struct LayerNorm {
+    backend: Backend,
+    affine: LayerNormWeights,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    /// Loads `weight` and `bias`, each `[width]`, from this place.
+    ///
+    /// # Errors
+    /// When one is missing or misshapen.
+    pub fn load(source: &LayerSource<'_>, width: usize, epsilon: f32) -> Result<Self, Error> {
+        let weight = source.weights.vector(&source.name("weight"), width)?;
+        let bias = Some(source.weights.vector(&source.name("bias"), width)?);
+        Ok(Self { backend: source.backend.clone(), affine: LayerNormWeights { weight, bias }, epsilon })
+    }
+
+    /// Normalises each row of `[m, width]`.
+    ///
+    /// # Errors
+    /// When `x` has another width.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        self.backend.layer_norm(x, &self.affine, self.epsilon)
+    }
+}

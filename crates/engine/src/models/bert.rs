@@ -1,0 +1,181 @@
+//! BERT as a sentence encoder: post-normalised blocks of two-way attention, a pooling, and a unit length. (Devlin et
+//! al. 2019, Reimers and Gurevych 2019)
+
+use candle_core::{D, Tensor};
+
+use super::config::{Config, divides};
+use super::{Architecture, EncoderModel, EncoderShape, Model};
+use crate::error::Error;
+use crate::layers::{Embedding, LayerNorm, LayerSource, Linear};
+use crate::ops::{AttentionShape, Backend, PackedTexts};
+use crate::checkpoint::{Checkpoint, Pooling, SentenceConfig};
+
+pub(super) const ARCHITECTURE: Architecture =
+    Architecture { name: "bert", classes: &["BertModel", "BertForMaskedLM"], load: |checkpoint, backend| {
+        Ok(Model::Encoder(Box::new(Bert::load(checkpoint, backend)?)))
+    } };
+
+/// The fields of `config.json` that a BERT reads.
+struct BertConfig {
+    width: usize,
+    heads: usize,
+    inner: usize,
+    layers: usize,
+    vocab_size: usize,
+    positions: usize,
+    token_types: usize,
+    epsilon: f32,
+}
+
+impl BertConfig {
+    fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
+        let config = Config(&checkpoint.config);
+        config.only("hidden_act", "gelu")?;
+        config.only("position_embedding_type", "absolute")?;
+        Ok(Self {
+            width: config.size("hidden_size")?,
+            heads: config.size("num_attention_heads")?,
+            inner: config.size("intermediate_size")?,
+            layers: config.size("num_hidden_layers")?,
+            vocab_size: config.size("vocab_size")?,
+            positions: config.size("max_position_embeddings")?,
+            token_types: config.size("type_vocab_size")?,
+            epsilon: config.epsilon("layer_norm_eps")?,
+        })
+    }
+
+    fn attention_shape(&self) -> Result<AttentionShape, Error> {
+        let head_dim = divides(("hidden_size", self.width), ("num_attention_heads", self.heads))?;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        Ok(AttentionShape { heads: self.heads, kv_heads: self.heads, head_dim, scale })
+    }
+}
+
+/// Word, position and type embeddings, summed and normalised. Every token has type 0.
+struct Embeddings {
+    words: Embedding,
+    positions: Embedding,
+    types: Embedding,
+    norm: LayerNorm,
+}
+
+impl Embeddings {
+    fn load(source: &LayerSource<'_>, config: &BertConfig) -> Result<Self, Error> {
+        let width = config.width;
+        Ok(Self {
+            words: Embedding::load(&source.at("word_embeddings"), config.vocab_size, width)?,
+            positions: Embedding::load(&source.at("position_embeddings"), config.positions, width)?,
+            types: Embedding::load(&source.at("token_type_embeddings"), config.token_types, width)?,
+            norm: LayerNorm::load(&source.at("LayerNorm"), width, config.epsilon)?,
+        })
+    }
+
+    fn forward(&self, texts: &PackedTexts) -> Result<Tensor, Error> {
+        let types = self.types.forward(&[0])?; // [1, width]
+        let words = self.words.forward(&texts.tokens)?.broadcast_add(&types)?;
+        self.norm.forward(&(words + self.positions.forward(&texts.positions())?)?) // [tokens, width]
+    }
+}
+
+struct Block {
+    backend: Backend,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    output: Linear,
+    output_norm: LayerNorm,
+    shape: AttentionShape,
+}
+
+impl Block {
+    fn load(source: &LayerSource<'_>, config: &BertConfig) -> Result<Self, Error> {
+        let (width, inner, epsilon) = (config.width, config.inner, config.epsilon);
+        let (attention, output) = (source.at("attention.self"), source.at("attention.output"));
+        Ok(Self {
+            backend: source.backend.clone(),
+            query: Linear::load(&attention.at("query"), width, width, true)?,
+            key: Linear::load(&attention.at("key"), width, width, true)?,
+            value: Linear::load(&attention.at("value"), width, width, true)?,
+            attention_output: Linear::load(&output.at("dense"), width, width, true)?,
+            attention_norm: LayerNorm::load(&output.at("LayerNorm"), width, epsilon)?,
+            intermediate: Linear::load(&source.at("intermediate.dense"), width, inner, true)?,
+            output: Linear::load(&source.at("output.dense"), inner, width, true)?,
+            output_norm: LayerNorm::load(&source.at("output.LayerNorm"), width, epsilon)?,
+            shape: config.attention_shape()?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, texts: &PackedTexts) -> Result<Tensor, Error> {
+        let (query, key, value) = (self.query.forward(x)?, self.key.forward(x)?, self.value.forward(x)?);
+        let mixed = self.backend.packed_attention([&query, &key, &value], texts, &self.shape)?;
+        let x = self.attention_norm.forward(&(self.attention_output.forward(&mixed)? + x)?)?;
+        let inner = self.backend.gelu(&self.intermediate.forward(&x)?)?; // [tokens, inner]
+        self.output_norm.forward(&(self.output.forward(&inner)? + x)?) // [tokens, width]
+    }
+}
+
+struct Bert {
+    embeddings: Embeddings,
+    blocks: Vec<Block>,
+    sentence: SentenceConfig,
+    shape: EncoderShape,
+}
+
+impl Bert {
+    fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Self, Error> {
+        let config = BertConfig::read(checkpoint)?;
+        let root = LayerSource::new(&checkpoint.weights, backend);
+        // Checkpoints saved from a task model keep the encoder below `bert`.
+        let root = match checkpoint.weights.get("bert.embeddings.word_embeddings.weight") {
+            Some(_) => root.at("bert"),
+            None => root,
+        };
+        let blocks = (0..config.layers)
+            .map(|layer| Block::load(&root.at("encoder.layer").at(layer), &config))
+            .collect::<Result<_, _>>()?;
+        let sentence = checkpoint.sentence.clone();
+        let context_length = sentence.max_length.map_or(config.positions, |length| length.min(config.positions));
+        Ok(Self {
+            embeddings: Embeddings::load(&root.at("embeddings"), &config)?,
+            blocks,
+            sentence,
+            shape: EncoderShape { dimensions: config.width, vocab_size: config.vocab_size, context_length },
+        })
+    }
+
+    /// One row a text: `[tokens, width]` to `[texts, width]`.
+    fn pool(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor, Error> {
+        let mut start = 0;
+        let mut rows = Vec::with_capacity(lengths.len());
+        for length in lengths {
+            rows.push(match self.sentence.pooling {
+                Pooling::Cls => x.narrow(0, start, 1)?,
+                Pooling::Mean => x.narrow(0, start, *length)?.mean_keepdim(0)?,
+            });
+            start += length;
+        }
+        Ok(Tensor::cat(&rows, 0)?)
+    }
+}
+
+impl EncoderModel for Bert {
+    fn shape(&self) -> EncoderShape {
+        self.shape
+    }
+
+    fn forward(&self, texts: &PackedTexts) -> Result<Tensor, Error> {
+        let mut x = self.embeddings.forward(texts)?; // [tokens, width]
+        for block in &self.blocks {
+            x = block.forward(&x, texts)?;
+        }
+        let pooled = self.pool(&x, &texts.lengths)?; // [texts, width]
+        if !self.sentence.normalize {
+            return Ok(pooled);
+        }
+        let length = pooled.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(1e-12)?; // [texts, 1]
+        Ok(pooled.broadcast_div(&length)?)
+    }
+}

@@ -1,0 +1,150 @@
+//! Llama: pre-normalised blocks of grouped-query attention and a gated feed-forward network. (Touvron et al. 2023,
+//! Grattafiori et al. 2024)
+
+use candle_core::{DType, Tensor};
+
+use super::config::{Config, divides};
+use super::{Architecture, DecoderModel, DecoderShape, Model};
+use crate::error::Error;
+use crate::kv::KvStore;
+use crate::layers::{
+    Attention, AttentionConfig, Embedding, GatedMlp, LayerSource, Linear, RmsNorm, RopeParameters,
+};
+use crate::ops::{Backend, ForwardBatch, RotaryTable};
+use crate::checkpoint::Checkpoint;
+
+pub(super) const ARCHITECTURE: Architecture =
+    Architecture { name: "llama", classes: &["LlamaForCausalLM"], load: |checkpoint, backend| {
+        Ok(Model::Decoder(Box::new(Llama::load(checkpoint, backend)?)))
+    } };
+
+/// The fields of `config.json` that a Llama reads.
+struct LlamaConfig {
+    attention: AttentionConfig,
+    inner: usize,
+    layers: usize,
+    vocab_size: usize,
+    context_length: usize,
+    epsilon: f32,
+    rope: RopeParameters,
+    tied: bool,
+    mlp_bias: bool,
+}
+
+impl LlamaConfig {
+    fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
+        let config = Config(&checkpoint.config);
+        config.only("hidden_act", "silu")?;
+        let (width, heads) = (config.size("hidden_size")?, config.size("num_attention_heads")?);
+        let kv_heads = config.optional_size("num_key_value_heads")?.unwrap_or(heads);
+        divides(("num_attention_heads", heads), ("num_key_value_heads", kv_heads))?;
+        let head_dim = match config.optional_size("head_dim")? {
+            Some(head_dim) => head_dim,
+            None => divides(("hidden_size", width), ("num_attention_heads", heads))?,
+        };
+        divides(("head_dim", head_dim), ("the rotary pair,", 2))?;
+        Ok(Self {
+            attention: AttentionConfig { width, heads, kv_heads, head_dim, bias: config.flag("attention_bias") },
+            inner: config.size("intermediate_size")?,
+            layers: config.size("num_hidden_layers")?,
+            vocab_size: config.size("vocab_size")?,
+            context_length: config.size("max_position_embeddings")?,
+            epsilon: config.epsilon("rms_norm_eps")?,
+            rope: RopeParameters::from_config(&checkpoint.config)?,
+            tied: config.flag("tie_word_embeddings"),
+            mlp_bias: config.flag("mlp_bias"),
+        })
+    }
+
+    /// The rotary table; GGUF files carry Llama 3's scaling as a tensor of divisors, `rope_freqs.weight`.
+    fn rotary(&self, checkpoint: &Checkpoint) -> Result<RotaryTable, Error> {
+        let mut frequencies = self.rope.inverse_frequencies(self.attention.head_dim);
+        if checkpoint.weights.get("rope_freqs.weight").is_some() {
+            let divisors = checkpoint.weights.vector("rope_freqs.weight", frequencies.len())?;
+            frequencies.iter_mut().zip(divisors).for_each(|(frequency, divisor)| *frequency /= divisor);
+        }
+        RotaryTable::new(&frequencies, self.context_length, checkpoint.rotary)
+    }
+}
+
+struct Block {
+    input_norm: RmsNorm,
+    attention: Attention,
+    post_norm: RmsNorm,
+    mlp: GatedMlp,
+}
+
+impl Block {
+    fn load(
+        source: &LayerSource<'_>,
+        layer: usize,
+        config: &LlamaConfig,
+        rotary: RotaryTable,
+    ) -> Result<Self, Error> {
+        let width = config.attention.width;
+        Ok(Self {
+            input_norm: RmsNorm::load(&source.at("input_layernorm"), width, config.epsilon)?,
+            attention: Attention::load(&source.at("self_attn"), layer, &config.attention, rotary)?,
+            post_norm: RmsNorm::load(&source.at("post_attention_layernorm"), width, config.epsilon)?,
+            mlp: GatedMlp::load(&source.at("mlp"), width, config.inner, config.mlp_bias)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, batch: &ForwardBatch, kv: &mut KvStore) -> Result<Tensor, Error> {
+        let x = (x + self.attention.forward(&self.input_norm.forward(x)?, batch, kv)?)?;
+        Ok((&x + self.mlp.forward(&self.post_norm.forward(&x)?)?)?) // [tokens, width]
+    }
+}
+
+struct Llama {
+    embedding: Embedding,
+    blocks: Vec<Block>,
+    norm: RmsNorm,
+    head: Linear,
+    shape: DecoderShape,
+}
+
+impl Llama {
+    fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Self, Error> {
+        let config = LlamaConfig::read(checkpoint)?;
+        let (root, width) = (LayerSource::new(&checkpoint.weights, backend), config.attention.width);
+        let model = root.at("model");
+        let rotary = config.rotary(checkpoint)?;
+        let embedding = Embedding::load(&model.at("embed_tokens"), config.vocab_size, width)?;
+        let blocks = (0..config.layers)
+            .map(|layer| Block::load(&model.at("layers").at(layer), layer, &config, rotary.clone()))
+            .collect::<Result<_, _>>()?;
+        let head = match config.tied {
+            true => Linear::from_matrix(embedding.matrix()),
+            false => Linear::load(&root.at("lm_head"), width, config.vocab_size, false)?,
+        };
+        let AttentionConfig { kv_heads, head_dim, .. } = config.attention;
+        let (layers, vocab_size, context_length) = (config.layers, config.vocab_size, config.context_length);
+        Ok(Self {
+            embedding,
+            blocks,
+            norm: RmsNorm::load(&model.at("norm"), width, config.epsilon)?,
+            head,
+            shape: DecoderShape { layers, kv_heads, head_dim, vocab_size, context_length },
+        })
+    }
+}
+
+impl DecoderModel for Llama {
+    fn shape(&self) -> DecoderShape {
+        self.shape
+    }
+
+    fn forward(&self, batch: &ForwardBatch, kv: &mut KvStore) -> Result<Tensor, Error> {
+        let mut x = self.embedding.forward(&batch.tokens)?; // [tokens, width]
+        for block in &self.blocks {
+            x = block.forward(&x, batch, kv)?;
+        }
+        if batch.logit_rows.is_empty() {
+            return Ok(Tensor::zeros((0, self.shape.vocab_size), DType::F32, x.device())?);
+        }
+        let rows = Tensor::new(&batch.logit_rows[..], x.device())?;
+        let x = self.norm.forward(&x.index_select(&rows, 0)?)?; // [logit_rows, width]
+        self.head.forward(&x) // [logit_rows, vocab_size]
+    }
+}

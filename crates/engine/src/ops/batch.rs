@@ -1,0 +1,58 @@
+//! The packed tokens of one step: what a model is given instead of requests.
+
+use std::ops::Range;
+
+use crate::ids::{BlockId, Slot};
+
+/// One sequence's rows in a batch and where its cache lies.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// Its rows of the packed tokens.
+    pub rows: Range<usize>,
+    /// The position in the sequence of the first of them.
+    pub first_position: usize,
+    /// Its blocks, from position 0 to the last of `rows`.
+    pub blocks: Vec<BlockId>,
+}
+
+/// The tokens that one step computes, of all sequences, one after another.
+#[derive(Clone, Debug, Default)]
+pub struct ForwardBatch {
+    /// Token ids. `[tokens]`
+    pub tokens: Vec<u32>,
+    /// The position of each in its sequence. `[tokens]`
+    pub positions: Vec<u32>,
+    /// Where the keys and values of each go. `[tokens]`
+    pub slots: Vec<Slot>,
+    /// The sequences, in the order of their rows.
+    pub spans: Vec<Span>,
+    /// The rows whose logits are wanted, in ascending order.
+    pub logit_rows: Vec<u32>,
+}
+
+/// Texts for an encoder, one after another without padding.
+#[derive(Clone, Debug, Default)]
+pub struct PackedTexts {
+    /// Token ids of all texts. `[tokens]`
+    pub tokens: Vec<u32>,
+    /// Tokens of each text. `[texts]`
+    pub lengths: Vec<usize>,
+}
+
+impl PackedTexts {
+    /// Packs texts in their order.
+    pub fn pack<'a>(texts: impl IntoIterator<Item = &'a [u32]>) -> Self {
+        let mut packed = Self::default();
+        for text in texts {
+            packed.tokens.extend_from_slice(text);
+            packed.lengths.push(text.len());
+        }
+        packed
+    }
+
+    /// The position of each token in its text. `[tokens]`
+    #[must_use]
+    pub fn positions(&self) -> Vec<u32> {
+        self.lengths.iter().flat_map(|length| 0..*length as u32).collect()
+    }
+}

@@ -1,0 +1,158 @@
+//! An encoder as a service: texts of all callers are packed into batches by a token budget, without padding.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tokio::sync::oneshot;
+
+use super::request::check_tokens;
+use super::{ModelInfo, RequestError};
+use crate::error::Error;
+use crate::models::EncoderModel;
+use crate::ops::PackedTexts;
+use crate::text::Tokenizer;
+
+type Embeddings = Vec<Vec<f32>>;
+
+/// One call: its texts, and the embeddings so far.
+struct Call {
+    texts: Vec<Vec<u32>>,
+    embeddings: Embeddings,
+    reply: oneshot::Sender<Result<Embeddings, Error>>,
+}
+
+/// A running encoder. Cheap to clone; the thread ends when the last handle is gone.
+#[derive(Clone)]
+pub struct EncoderHandle {
+    info: Arc<ModelInfo>,
+    tokenizer: Tokenizer,
+    calls: Sender<Call>,
+}
+
+impl EncoderHandle {
+    /// Starts the thread of an encoder that computes at most about `token_budget` tokens a step.
+    pub(super) fn start(
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        model: Box<dyn EncoderModel>,
+        token_budget: usize,
+    ) -> Result<Self, Error> {
+        let (calls, receiver) = channel();
+        let thread = std::thread::Builder::new().name(format!("encoder {}", info.name));
+        let worker = Worker { model, token_budget, calls: VecDeque::new() };
+        thread.spawn(move || worker.run(&receiver)).map_err(|error| Error::Step(error.to_string()))?;
+        Ok(Self { info: Arc::new(info), tokenizer, calls })
+    }
+
+    /// What is known of the model.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Its tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Checks that each text has tokens, that the model knows them, and that they fit its context.
+    ///
+    /// # Errors
+    /// The first text that does not, with its index.
+    pub fn check(&self, texts: &[Vec<u32>]) -> Result<(), RequestError> {
+        texts.iter().enumerate().try_for_each(|(index, text)| {
+            check_tokens(text, &self.info).map_err(|reason| RequestError::Text { index, reason: Box::new(reason) })
+        })
+    }
+
+    /// The embeddings of checked texts, in their order. Dropping the future cancels what is not computed yet.
+    ///
+    /// # Errors
+    /// When a step fails or the encoder is gone.
+    pub async fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Embeddings, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send(Call { texts, embeddings: Vec::new(), reply }).map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+}
+
+struct Worker {
+    model: Box<dyn EncoderModel>,
+    token_budget: usize,
+    calls: VecDeque<Call>,
+}
+
+impl Worker {
+    fn run(mut self, receiver: &Receiver<Call>) {
+        loop {
+            if self.calls.is_empty() {
+                match receiver.recv() {
+                    Ok(call) => self.calls.push_back(call),
+                    Err(_) => return,
+                }
+            }
+            self.calls.extend(receiver.try_iter());
+            self.calls.retain(|call| !call.reply.is_closed());
+            self.step();
+        }
+    }
+
+    /// Packs texts from the front of the queue, runs them, and answers the calls that are complete.
+    fn step(&mut self) {
+        let mut counts = Vec::new();
+        let mut packed: Vec<&[u32]> = Vec::new();
+        let mut budget = self.token_budget;
+        for call in &self.calls {
+            let waiting = &call.texts[call.embeddings.len()..];
+            let fitting = waiting.iter().take_while(|text| take_budget(&mut budget, text.len()));
+            let before = packed.len();
+            packed.extend(fitting.map(Vec::as_slice));
+            counts.push(packed.len() - before);
+            if packed.len() - before < waiting.len() {
+                break;
+            }
+        }
+        let texts = PackedTexts::pack(packed);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.forward(&texts)));
+        match outcome.unwrap_or_else(|_| Err(Error::Step("the encoder panicked".to_owned()))) {
+            Ok(embeddings) => self.deliver(embeddings, &counts),
+            Err(error) => self.fail(counts.len(), &error),
+        }
+    }
+
+    fn forward(&self, texts: &PackedTexts) -> Result<Embeddings, Error> {
+        match texts.lengths.is_empty() {
+            true => Ok(Vec::new()),
+            false => Ok(self.model.forward(texts)?.to_vec2()?),
+        }
+    }
+
+    /// Hands embeddings to the first calls, `counts` to each, and answers those that have all of theirs.
+    fn deliver(&mut self, embeddings: Embeddings, counts: &[usize]) {
+        let mut embeddings = embeddings.into_iter();
+        for (call, count) in self.calls.iter_mut().zip(counts) {
+            call.embeddings.extend(embeddings.by_ref().take(*count));
+        }
+        while let Some(call) = self.calls.pop_front_if(|call| call.embeddings.len() == call.texts.len()) {
+            // A caller that is gone wants no answer.
+            let _ = call.reply.send(Ok(call.embeddings));
+        }
+    }
+
+    fn fail(&mut self, calls: usize, error: &Error) {
+        tracing::error!(%error, calls, "an encoder step failed");
+        for call in self.calls.drain(..calls) {
+            let _ = call.reply.send(Err(Error::Step(error.to_string())));
+        }
+    }
+}
+
+/// Takes `tokens` out of the budget; the first text always fits, however long.
+fn take_budget(budget: &mut usize, tokens: usize) -> bool {
+    let fits = *budget > 0;
+    *budget = budget.saturating_sub(tokens);
+    fits
+}

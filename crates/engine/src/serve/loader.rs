@@ -1,0 +1,221 @@
+//! From a model's files to its running thread.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hearth_kernels::Threads;
+use serde_json::Value;
+
+use super::{EncoderHandle, EngineHandle, ModelInfo};
+use crate::checkpoint::{Checkpoint, CheckpointSource, optional_json};
+use crate::device::{self, DeviceChoice};
+use crate::error::Error;
+use crate::hub::LocalModel;
+use crate::kv::{BlockPool, KvLayout, KvStore};
+use crate::models::{Architecture, DecoderModel, EncoderModel, Model};
+use crate::ops::Backend;
+use crate::run::Runner;
+use crate::schedule::{Scheduler, SchedulerConfig};
+use crate::text::{ChatTemplate, GgufVocabulary, ModelText, TemplateTokens, Tokenizer};
+use crate::weights::GgufMetadata;
+
+/// Token slots in a block of the cache.
+const BLOCK_SIZE: usize = 16;
+
+/// How a model is loaded and run.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Where it runs.
+    pub device: DeviceChoice,
+    /// Threads of the CPU kernels; the machine's cores by default.
+    pub threads: Option<usize>,
+    /// Bytes of the key-value cache; by default enough for four full contexts, at most a quarter of the free memory.
+    pub kv_memory: Option<u64>,
+    /// Sequences that run at the same time.
+    pub max_sequences: usize,
+    /// Requests that may wait besides.
+    pub queue: usize,
+    /// Tokens computed in one step. A prompt longer than this is computed in chunks.
+    pub token_budget: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        let (device, max_sequences, queue, token_budget) = (DeviceChoice::Auto, 64, 256, 512);
+        Self { device, threads: None, kv_memory: None, max_sequences, queue, token_budget }
+    }
+}
+
+/// A running model.
+#[derive(Clone)]
+pub enum LoadedModel {
+    /// Generates text.
+    Decoder(EngineHandle),
+    /// Embeds texts.
+    Encoder(EncoderHandle),
+}
+
+impl LoadedModel {
+    /// What is known of it.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        match self {
+            Self::Decoder(handle) => handle.info(),
+            Self::Encoder(handle) => handle.info(),
+        }
+    }
+}
+
+/// Opens a model and starts its thread. Blocks until the model can answer.
+///
+/// # Errors
+/// When its files are missing or broken, it is not supported, or its cache cannot be had.
+pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Error> {
+    let checkpoint = Checkpoint::open(&model.path)?;
+    let architecture = Architecture::of(&checkpoint)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = Threads::new(options.threads.unwrap_or(cores))?;
+    let backend = Backend::new(device::open(options.device)?, Arc::new(threads));
+    let info = ModelInfo {
+        name: model.name.clone(),
+        architecture: architecture.name.to_owned(),
+        context_length: 0,
+        vocab_size: 0,
+        dimensions: None,
+        weight_bytes: checkpoint.weights.total_bytes(),
+        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    };
+    match (architecture.load)(&checkpoint, &backend)? {
+        Model::Decoder(decoder) => start_decoder(decoder, info, &checkpoint, &backend, options),
+        Model::Encoder(encoder) => start_encoder(encoder, info, &checkpoint, options),
+    }
+}
+
+fn start_decoder(
+    model: Box<dyn DecoderModel>,
+    info: ModelInfo,
+    checkpoint: &Checkpoint,
+    backend: &Backend,
+    options: &LoadOptions,
+) -> Result<LoadedModel, Error> {
+    let shape = model.shape();
+    let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, ..info };
+    let (layers, kv_heads, head_dim) = (shape.layers, shape.kv_heads, shape.head_dim);
+    let layout = KvLayout { layers, kv_heads, head_dim, block_size: BLOCK_SIZE };
+    let blocks = cache_blocks(&layout, shape.context_length, options)?;
+    let config = SchedulerConfig {
+        token_budget: options.token_budget.max(options.max_sequences),
+        max_sequences: options.max_sequences.max(1),
+    };
+    let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
+    let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?);
+    let text = Arc::new(model_text(checkpoint)?);
+    let limit = config.max_sequences + options.queue;
+    Ok(LoadedModel::Decoder(EngineHandle::start(info, text, scheduler, runner, limit)?))
+}
+
+fn start_encoder(
+    model: Box<dyn EncoderModel>,
+    info: ModelInfo,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+) -> Result<LoadedModel, Error> {
+    let shape = model.shape();
+    let dimensions = Some(shape.dimensions);
+    let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, dimensions, ..info };
+    let tokenizer = tokenizer(checkpoint)?;
+    Ok(LoadedModel::Encoder(EncoderHandle::start(info, tokenizer, model, options.token_budget)?))
+}
+
+/// How many blocks the cache gets.
+fn cache_blocks(layout: &KvLayout, context_length: usize, options: &LoadOptions) -> Result<usize, Error> {
+    let one_context = context_length.div_ceil(layout.block_size) as u64;
+    let blocks = match options.kv_memory {
+        Some(bytes) => bytes / layout.block_bytes(),
+        None => {
+            let quarter = available_memory()? / 4;
+            (4 * one_context).min(quarter / layout.block_bytes())
+        }
+    };
+    match usize::try_from(blocks) {
+        Ok(0) | Err(_) => {
+            let needed = layout.block_bytes();
+            Err(Error::Cache(format!("one block of {} tokens needs {needed} bytes", layout.block_size)))
+        }
+        // Slots are numbered in 32 bits.
+        Ok(blocks) => Ok(blocks.min(u32::MAX as usize / layout.block_size)),
+    }
+}
+
+/// Bytes that the system can hand out now.
+fn available_memory() -> Result<u64, Error> {
+    let mut system = sysinfo::System::new().map_err(|error| Error::Cache(error.to_string()))?;
+    system.refresh_memory();
+    Ok(system.available_memory())
+}
+
+fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
+    match &checkpoint.source {
+        CheckpointSource::Gguf(gguf) => {
+            Ok(Tokenizer::from_vocabulary(GgufVocabulary::from_metadata(gguf.metadata())?)?)
+        }
+        CheckpointSource::Folder(folder) => Ok(Tokenizer::from_file(folder.join("tokenizer.json"))?),
+    }
+}
+
+fn model_text(checkpoint: &Checkpoint) -> Result<ModelText, Error> {
+    let tokenizer = tokenizer(checkpoint)?;
+    let template = match &checkpoint.source {
+        CheckpointSource::Gguf(gguf) => template_of_gguf(gguf.metadata(), &tokenizer)?,
+        CheckpointSource::Folder(folder) => template_of_folder(folder)?,
+    };
+    Ok(ModelText { tokenizer, template, end_tokens: checkpoint.end_tokens() })
+}
+
+fn template_of_gguf(metadata: &GgufMetadata, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, Error> {
+    if !metadata.contains("tokenizer.chat_template") {
+        return Ok(None);
+    }
+    let token = |name: &str| {
+        let id = metadata.u32(&format!("tokenizer.ggml.{name}_token_id")).ok()?;
+        tokenizer.token_text(id).map(str::to_owned)
+    };
+    let tokens = TemplateTokens {
+        bos: token("bos"),
+        eos: token("eos"),
+        unknown: token("unknown"),
+        padding: token("padding"),
+    };
+    Ok(Some(ChatTemplate::new(metadata.string("tokenizer.chat_template")?, tokens)?))
+}
+
+/// `chat_template.jinja`, or `chat_template` of `tokenizer_config.json`: a string, or a list of named ones of which
+/// `default` is taken.
+fn template_of_folder(folder: &Path) -> Result<Option<ChatTemplate>, Error> {
+    let config = optional_json(&folder.join("tokenizer_config.json"))?;
+    let file = folder.join("chat_template.jinja");
+    let source = match (file.exists(), config.get("chat_template")) {
+        (true, _) => std::fs::read_to_string(&file).map_err(|error| Error::file(&file, error))?,
+        (false, Some(Value::String(source))) => source.clone(),
+        (false, Some(Value::Array(named))) => {
+            let default = named.iter().find(|one| one.get("name").and_then(Value::as_str) == Some("default"));
+            match default.and_then(|one| one.get("template")).and_then(Value::as_str) {
+                Some(source) => source.to_owned(),
+                None => return Ok(None),
+            }
+        }
+        (false, _) => return Ok(None),
+    };
+    let token = |name: &str| {
+        let token = config.get(name)?;
+        token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
+    };
+    let tokens = TemplateTokens {
+        bos: token("bos_token"),
+        eos: token("eos_token"),
+        unknown: token("unk_token"),
+        padding: token("pad_token"),
+    };
+    Ok(Some(ChatTemplate::new(&source, tokens)?))
+}

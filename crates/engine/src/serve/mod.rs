@@ -1,0 +1,22 @@
+//! Models as services: one OS thread a model, handles to talk to it, streams of what it says.
+//!
+//! [`load()`] opens a model and starts its thread. A decoder is reached through an [`EngineHandle`]: `submit` gives a
+//! [`GenerationStream`] of tokens, which a [`TextStream`] turns into text. An encoder is reached through an
+//! [`EncoderHandle`]. Dropping a stream or a call cancels it.
+
+mod encoder;
+mod engine;
+mod handle;
+mod info;
+mod loader;
+mod request;
+mod stream;
+mod text_stream;
+
+pub use encoder::EncoderHandle;
+pub use handle::{EngineHandle, EngineLoad, SubmitError};
+pub use info::ModelInfo;
+pub use loader::{LoadOptions, LoadedModel, load};
+pub use request::{GenerationRequest, RequestError};
+pub use stream::{FinishReason, GenerationEvent, GenerationStream};
+pub use text_stream::{TextDelta, TextEvent, TextStream, TokenAlternative, TokenText};

@@ -1,0 +1,65 @@
+//! The tokens of one sequence on their way from the engine's thread to whoever asked.
+
+use std::pin::Pin;
+use std::sync::mpsc::Sender;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use hearth_sampler::{Sampled, TokenLogprobs};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::engine::Command;
+use crate::error::Error;
+use crate::ids::SeqId;
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended it, or a stop string was found.
+    Stop,
+    /// It reached `max_tokens` or the end of the context.
+    Length,
+}
+
+/// What happens to a sequence.
+#[derive(Clone, Debug)]
+pub enum GenerationEvent {
+    /// The log-probabilities of the prompt's tokens, when they were asked for; `None` for the first. Comes first.
+    Prompt(Vec<Option<TokenLogprobs>>),
+    /// A token was generated.
+    Token(Sampled),
+    /// The end. With [`FinishReason::Stop`] an end token was sampled, which is not among the tokens before.
+    Finished(FinishReason),
+}
+
+/// The events of one sequence. Dropping it before the end cancels the sequence; its blocks are free within one step.
+#[derive(Debug)]
+pub struct GenerationStream {
+    pub(super) id: SeqId,
+    pub(super) events: UnboundedReceiver<Result<GenerationEvent, Error>>,
+    pub(super) commands: Sender<Command>,
+    pub(super) ended: bool,
+}
+
+impl Stream for GenerationStream {
+    type Item = Result<GenerationEvent, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let event = std::task::ready!(self.events.poll_recv(context));
+        self.ended = !matches!(event, Some(Ok(GenerationEvent::Prompt(_) | GenerationEvent::Token(_))));
+        // The sender is dropped without a last event only when the engine's thread is gone.
+        Poll::Ready(Some(event.unwrap_or(Err(Error::Stopped))))
+    }
+}
+
+impl Drop for GenerationStream {
+    fn drop(&mut self) {
+        if !self.ended {
+            // When the engine is gone there is nothing left to cancel.
+            let _ = self.commands.send(Command::Cancel(self.id));
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Text to token ids.
+//!
+//! Owns the choice between a `tokenizer.json` and a vocabulary inside a GGUF file, and what stands around a text
+//! (beginning- and end-of-sequence tokens). Does not know conversations; byte-pair encoding itself is the
+//! `tokenizers` crate's.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
+
+use super::token_table::{Decoding, Token, TokenTable};
+use super::{GgufVocabulary, TextError};
+
+/// Longest text one call encodes, in bytes: several times the longest context, and a bound on the memory of the
+/// regular expressions that cut the text, which grows with the longest word.
+pub const MAX_TEXT_BYTES: usize = 16 << 20;
+
+/// Whether the tokens a model expects around every text are put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// Put them around the text, as the tokenizer's description says.
+    Add,
+    /// The text alone.
+    Omit,
+}
+
+/// A model's tokenizer. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pipeline: tokenizers::Tokenizer,
+    /// The added tokens with the special ones switched off, for text nobody may steer the model with.
+    plain: AddedVocabulary,
+    table: TokenTable,
+    strips_first_space: bool,
+    /// What [`SpecialTokens::Add`] puts in front and behind.
+    leading: Vec<u32>,
+    trailing: Vec<u32>,
+}
+
+impl Tokenizer {
+    /// Reads a Hugging Face `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`TextError::Read`] or [`TextError::Tokenizer`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TextError> {
+        let path = path.as_ref();
+        let bytes =
+            std::fs::read(path).map_err(|source| TextError::Read { path: path.display().to_string(), source })?;
+        Self::from_bytes(&bytes)
+    }
+
+    /// Reads the content of a Hugging Face `tokenizer.json`. Its truncation and padding are ignored: no text is
+    /// shortened behind the caller's back.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] when it is malformed or its decoder is of an unknown kind.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TextError> {
+        let mut pipeline = tokenizers::Tokenizer::from_bytes(bytes).map_err(TextError::tokenizer)?;
+        pipeline.with_padding(None).with_truncation(None).map_err(TextError::tokenizer)?;
+        let decoder = pipeline.get_decoder().map(serde_json::to_value).transpose().map_err(TextError::tokenizer)?;
+        let decoding = Decoding::from_decoder(decoder.as_ref())?;
+        let added = pipeline.get_added_vocabulary().get_added_tokens_decoder().clone();
+        let tokens = pipeline.get_vocab(true).into_iter().map(|(text, id)| {
+            let marked = added.get(&id);
+            (id, Token { text, added: marked.is_some(), special: marked.is_some_and(|token| token.special) })
+        });
+        let table = TokenTable::new(tokens, &decoding.spelling);
+        let (leading, trailing) = surrounding_tokens(&pipeline)?;
+        Ok(Self::assemble(pipeline, table, decoding.strip_first_space).surrounded_by(leading, trailing))
+    }
+
+    /// Builds the tokenizer described by a GGUF file's metadata.
+    ///
+    /// # Errors
+    /// [`TextError::UnsupportedVocabulary`] for a kind of vocabulary not supported, [`TextError::Vocabulary`] for a
+    /// broken one.
+    pub fn from_vocabulary(vocabulary: GgufVocabulary) -> Result<Self, TextError> {
+        let built = vocabulary.build()?;
+        let table = TokenTable::new(built.tokens, &Decoding::BYTE_LEVEL.spelling);
+        Ok(Self::assemble(built.pipeline, table, false).surrounded_by(built.leading, Vec::new()))
+    }
+
+    fn assemble(pipeline: tokenizers::Tokenizer, table: TokenTable, strips_first_space: bool) -> Shared {
+        let mut plain = pipeline.get_added_vocabulary().clone();
+        plain.set_encode_special_tokens(true);
+        Shared { pipeline, plain, table, strips_first_space, leading: Vec::new(), trailing: Vec::new() }
+    }
+
+    /// Token ids of a text. Special tokens written in the text (`<|im_start|>`) become those tokens, which rendered
+    /// chat templates rely on.
+    ///
+    /// # Errors
+    /// [`TextError::TextTooLong`] over [`MAX_TEXT_BYTES`]; [`TextError::Tokenizer`] when the vocabulary cannot spell
+    /// the text.
+    pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TextError> {
+        self.shared.encode(text, special, self.shared.pipeline.get_added_vocabulary())
+    }
+
+    /// Like [`Tokenizer::encode`], but special tokens written in the text stay text: for words of a user that must
+    /// not end a turn or begin another. Added tokens that are not special are still recognised.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn encode_plain(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TextError> {
+        self.shared.encode(text, special, &self.shared.plain)
+    }
+
+    /// What [`SpecialTokens::Add`] puts in front of a text: the beginning-of-sequence token where the model has one.
+    #[must_use]
+    pub fn leading_tokens(&self) -> &[u32] {
+        &self.shared.leading
+    }
+
+    /// What [`SpecialTokens::Add`] puts behind a text, such as BERT's `[SEP]`.
+    #[must_use]
+    pub fn trailing_tokens(&self) -> &[u32] {
+        &self.shared.trailing
+    }
+
+    /// The bytes a token adds to a text; not always whole characters. A special token's are its text. `None` for an
+    /// id outside the vocabulary.
+    #[must_use]
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.shared.table.bytes(id)
+    }
+
+    /// The token as the vocabulary writes it (`Ġthe`, `▁the`, `##ing`).
+    #[must_use]
+    pub fn token_text(&self, id: u32) -> Option<&str> {
+        self.shared.table.text(id)
+    }
+
+    /// Whether the token steers the model and is no part of a text.
+    #[must_use]
+    pub fn is_special(&self, id: u32) -> bool {
+        self.shared.table.is_special(id)
+    }
+
+    /// The id of a token written as the vocabulary writes it.
+    #[must_use]
+    pub fn id_of(&self, text: &str) -> Option<u32> {
+        self.shared.pipeline.token_to_id(text)
+    }
+
+    /// One more than the highest token id.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.shared.table.len()
+    }
+
+    /// Whether a decoded text loses the space its first token begins with.
+    #[must_use]
+    pub fn strips_first_space(&self) -> bool {
+        self.shared.strips_first_space
+    }
+}
+
+impl Shared {
+    fn surrounded_by(mut self, leading: Vec<u32>, trailing: Vec<u32>) -> Tokenizer {
+        self.leading = leading;
+        self.trailing = trailing;
+        Tokenizer { shared: Arc::new(self) }
+    }
+
+    fn encode(&self, text: &str, special: SpecialTokens, added: &AddedVocabulary) -> Result<Vec<u32>, TextError> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(TextError::TextTooLong { bytes: text.len(), limit: MAX_TEXT_BYTES });
+        }
+        let ids = split(&self.pipeline, text, added).map_err(TextError::tokenizer)?;
+        Ok(match special {
+            SpecialTokens::Omit => ids,
+            SpecialTokens::Add => [&self.leading, &*ids, &self.trailing].concat(),
+        })
+    }
+}
+
+/// The library's own steps before its post-processing, with the added tokens to recognise given.
+fn split(pipeline: &tokenizers::Tokenizer, text: &str, added: &AddedVocabulary) -> tokenizers::Result<Vec<u32>> {
+    let mut pieces = added.extract_and_normalize(pipeline.get_normalizer(), text);
+    if let Some(pre_tokenizer) = pipeline.get_pre_tokenizer() {
+        pre_tokenizer.pre_tokenize(&mut pieces)?;
+    }
+    pieces.tokenize(|piece| pipeline.get_model().tokenize(piece.get()))?;
+    Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+}
+
+/// What the post-processor puts in front of and behind a single text.
+fn surrounding_tokens(pipeline: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), TextError> {
+    let ids = |text: &str, special| pipeline.encode_fast(text, special).map(|encoding| encoding.get_ids().to_vec());
+    let bare = ids("a", false).map_err(TextError::tokenizer)?;
+    let whole = ids("a", true).map_err(TextError::tokenizer)?;
+    let start = whole.windows(bare.len().max(1)).position(|window| window == bare);
+    let Some(start) = start else {
+        let message =
+            format!("the post-processor turns {bare:?} into {whole:?}, which is not the same text surrounded");
+        return Err(TextError::Tokenizer { message });
+    };
+    Ok((whole[..start].to_vec(), whole[start + bare.len()..].to_vec()))
+}

@@ -1,0 +1,70 @@
+//! One answer at the terminal: from messages to text on stdout as it comes.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use hearth_engine::serve::{EngineHandle, GenerationRequest, TextEvent, TextStream};
+use hearth_engine::text::Conversation;
+use hearth_sampler::SamplingRequest;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::terminal;
+
+/// Answers conversations with one model and one set of sampling fields.
+pub(super) struct Answerer {
+    engine: EngineHandle,
+    sampling: SamplingRequest,
+    max_tokens: usize,
+    runtime: Runtime,
+}
+
+impl Answerer {
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn new(engine: EngineHandle, sampling: SamplingRequest, max_tokens: usize) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { engine, sampling, max_tokens, runtime })
+    }
+
+    /// Streams the answer to stdout, ended by a line feed, and returns it. Ctrl-C ends it early.
+    ///
+    /// # Errors
+    /// When a field is out of range, the conversation does not fit, or the engine fails.
+    pub(super) fn answer(&mut self, messages: &[Value]) -> Result<String> {
+        let text = Arc::clone(self.engine.text());
+        let prompt = text.prompt_tokens(&Conversation { messages, add_generation_prompt: true, ..Conversation::default() })?;
+        let info = self.engine.info();
+        // Without a seed each answer draws its own.
+        let params = self.sampling.clone().check(info.vocab_size, RandomState::new().hash_one(0))?;
+        let stops = params.stop().to_vec();
+        let request = GenerationRequest::check(prompt, params, self.max_tokens, None, info)?;
+        let generation = self.engine.submit(request)?;
+        let mut stream = TextStream::new(generation, text, &stops, Vec::new());
+        self.runtime.block_on(async {
+            let mut answer = String::new();
+            loop {
+                let event = tokio::select! {
+                    event = stream.next() => event,
+                    interrupted = tokio::signal::ctrl_c() => {
+                        interrupted.context("cannot wait for Ctrl-C")?;
+                        None
+                    }
+                };
+                match event.transpose()? {
+                    Some(TextEvent::Delta(delta)) => {
+                        terminal::answer(&delta.text)?;
+                        answer.push_str(&delta.text);
+                    }
+                    Some(TextEvent::Prompt(_)) => {}
+                    Some(TextEvent::Finished { .. }) | None => {
+                        terminal::answer("\n")?;
+                        return Ok(answer);
+                    }
+                }
+            }
+        })
+    }
+}

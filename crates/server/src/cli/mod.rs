@@ -1,0 +1,64 @@
+//! The command line: one file a command. Answers go to stdout, everything else to stderr.
+
+mod answer;
+mod bench;
+mod embed;
+mod list;
+mod load;
+mod progress;
+mod pull;
+mod run;
+mod serve;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Foundation models served from your own machine.
+#[derive(Parser)]
+#[command(name = "hearth", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve models over HTTP
+    Serve(serve::Arguments),
+    /// Answer one prompt, or chat at the terminal
+    Run(run::Arguments),
+    /// Embed texts: one JSON array a line
+    Embed(embed::Arguments),
+    /// Download models, with checksums, going on where a download broke off
+    Pull(pull::Arguments),
+    /// Show the catalogue and what is on disk
+    List(list::Arguments),
+    /// Measure a model's speed
+    Bench(bench::Arguments),
+}
+
+/// Runs the command line. Errors go to stderr, one line a cause.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let outcome = match cli.command {
+        Command::Serve(arguments) => serve::main(arguments),
+        Command::Run(arguments) => run::main(&arguments),
+        Command::Embed(arguments) => embed::main(&arguments),
+        Command::Pull(arguments) => pull::main(&arguments),
+        Command::List(arguments) => list::main(&arguments),
+        Command::Bench(arguments) => bench::main(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::say(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

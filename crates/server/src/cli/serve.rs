@@ -1,0 +1,121 @@
+//! `hearth serve`: models over HTTP.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use hearth::endpoints::Endpoint;
+use hearth::providers::local::LocalProvider;
+use hearth::serve::{App, ServeSettings, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::load::{LoadArguments, load};
+use super::terminal::say;
+
+/// What is served when no model is named: a small one of each kind.
+const DEFAULT_PAIR: [&str; 2] = ["smollm2-135m-instruct", "all-minilm-l6-v2"];
+
+/// Arguments of `hearth serve`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Model to serve, under its own name or another; may be repeated [default: a small chat and an embedding model]
+    #[arg(long = "model", value_name = "[NAME=]MODEL")]
+    models: Vec<String>,
+    /// Address to listen on; one that other machines reach needs a token in HEARTH_TOKEN
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen on; 0 takes any free one
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    #[command(flatten)]
+    load: LoadArguments,
+}
+
+/// Listens at once, loads the models, and answers until SIGINT or SIGTERM.
+pub(super) fn main(mut arguments: Arguments) -> Result<()> {
+    if arguments.models.is_empty() {
+        arguments.models = DEFAULT_PAIR.map(str::to_owned).to_vec();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(listen(&arguments));
+    // A model that is still loading does not hold up the end of the program.
+    runtime.shutdown_background();
+    served
+}
+
+async fn listen(arguments: &Arguments) -> Result<()> {
+    let settings =
+        ServeSettings { host: arguments.host, port: arguments.port, ..ServeSettings::from_environment() };
+    let config = settings.check()?;
+    let app = App::new(config.access, config.limits);
+    let models: Vec<(String, String)> = arguments.models.iter().map(|model| named(model)).collect();
+    for (name, _) in &models {
+        app.endpoints().announce(name)?;
+    }
+    let listener =
+        TcpListener::bind(config.address).await.with_context(|| format!("cannot listen on {}", config.address))?;
+    say(format_args!("listening on http://{}", listener.local_addr()?));
+    let loading = load_all(&app, models, arguments);
+    let serving = serve(listener, app.clone(), stopped()?);
+    tokio::pin!(loading, serving);
+    tokio::select! {
+        served = &mut serving => return Ok(served?),
+        loaded = &mut loading => loaded?,
+    }
+    say(format_args!("ready"));
+    Ok(serving.await?)
+}
+
+/// Loads one model after the other, and puts each behind its endpoint as soon as it answers.
+async fn load_all(app: &App, models: Vec<(String, String)>, arguments: &Arguments) -> Result<()> {
+    for (name, model) in models {
+        let options = arguments.load.options();
+        let loaded = tokio::task::spawn_blocking(move || load(&model, &options))
+            .await
+            .map_err(|error| anyhow!("loading broke off: {error}"))??;
+        let created = loaded.info().created;
+        say(format_args!("{name}: {} ({} tokens of context)", loaded.info().architecture, loaded.info().context_length));
+        app.endpoints().insert(Endpoint::new(name, Arc::new(LocalProvider::new(loaded)), created)?)?;
+    }
+    Ok(())
+}
+
+/// Endpoint name and model of a `--model` argument. Without `NAME=` the endpoint is called as the model, or as the
+/// last part of its path.
+fn named(argument: &str) -> (String, String) {
+    if let Some((name, model)) = argument.split_once('=') {
+        return (name.to_owned(), model.to_owned());
+    }
+    let last = argument.trim_end_matches('/').rsplit('/').next().unwrap_or(argument);
+    (last.strip_suffix(".gguf").unwrap_or(last).to_owned(), argument.to_owned())
+}
+
+/// Done on the first SIGINT or SIGTERM; a second one ends the program at once.
+fn stopped() -> Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        say(format_args!("stopping: answers that have begun come to their end; a second signal stops at once"));
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            std::process::exit(130);
+        });
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn an_endpoint_is_named_by_its_model_or_by_name() {
+        let pair = |name: &str, model: &str| (name.to_owned(), model.to_owned());
+        assert_eq!(named("smollm2-135m-instruct"), pair("smollm2-135m-instruct", "smollm2-135m-instruct"));
+        assert_eq!(named("chat=models/a.gguf"), pair("chat", "models/a.gguf"));
+        assert_eq!(named("models/SmolLM2.Q4_1.gguf"), pair("SmolLM2.Q4_1", "models/SmolLM2.Q4_1.gguf"));
+        assert_eq!(named("BAAI/bge-small-en-v1.5"), pair("bge-small-en-v1.5", "BAAI/bge-small-en-v1.5"));
+        assert_eq!(named("./folder/"), pair("folder", "./folder/"));
+    }
+}
