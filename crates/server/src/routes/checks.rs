@@ -80,6 +80,10 @@ pub(super) fn completion(
     if choices > returned && output.stream == Some(true) {
         return Err(FieldError::conflict("best_of", "the best answers are known only at the end, so not with `stream`"));
     }
+    let templated = fields.use_raw_prompt == Some(false);
+    if echo && templated {
+        return Err(FieldError::conflict("echo", "only raw prompts are echoed, so not with `use_raw_prompt`: false"));
+    }
     let max_tokens = max_tokens(&sampling, if echo { 0 } else { 1 })?;
     let logprobs = fields.logprobs.or((choices > returned).then_some(0));
     let sampling = SamplingRequest { logprobs, ..sampling_request(sampling)? };
@@ -87,7 +91,7 @@ pub(super) fn completion(
     let call = CompletionCall {
         prompts: texts("prompt", fields.prompt)?,
         echo,
-        templated: fields.use_raw_prompt == Some(false),
+        templated,
         on_overflow: if truncate { OnOverflow::DropBeginning } else { OnOverflow::Refuse },
         generation: Generation { sampling, max_tokens, choices },
     };
