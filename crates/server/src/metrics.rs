@@ -61,7 +61,10 @@ fn install() -> PrometheusHandle {
     describe_histogram!(REQUEST_SECONDS, "Seconds from a request's arrival to the head of its answer");
     describe_counter!(PROMPT_TOKENS, "Tokens read, by endpoint");
     describe_counter!(COMPLETION_TOKENS, "Tokens generated in finished answers, by endpoint");
-    describe_histogram!(FIRST_TOKEN_SECONDS, "Seconds from a request's arrival at its model to the first of its answer");
+    describe_histogram!(
+        FIRST_TOKEN_SECONDS,
+        "Seconds from a request's arrival at its model to the first of its answer"
+    );
     describe_counter!(UNFINISHED, "Answers that failed or whose caller went away, by endpoint");
     describe_gauge!(RUNNING, "Sequences in the batch, by endpoint");
     describe_gauge!(WAITING, "Sequences in the queue, by endpoint");
@@ -99,8 +102,13 @@ pub fn load(endpoint: &str, load: ProviderLoad) {
 
 /// Counts an answer while it goes by. `asked` is when its model was called.
 pub fn measured(answer: Answer, endpoint: &str, asked: Instant) -> Answer {
-    let mut meter =
-        Meter { endpoint: endpoint.to_owned(), asked, begun: false, unfinished: answer.choices, usage: Usage::default() };
+    let mut meter = Meter {
+        endpoint: endpoint.to_owned(),
+        asked,
+        begun: false,
+        unfinished: answer.choices,
+        usage: Usage::default(),
+    };
     let events = answer.events.inspect(move |event| {
         if let Ok(event) = event {
             meter.count(event);

@@ -24,11 +24,7 @@ use crate::wire::chat::{
 use crate::wire::options::{FinishReason, Usage};
 
 /// `POST .../chat/completions`.
-pub(super) async fn create(
-    State(app): State<App>,
-    principal: Principal,
-    body: JsonBody,
-) -> Result<Response, ApiError> {
+pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
     let (endpoint, fields) = body.open(&app, &principal)?;
     answer(&app, &endpoint, fields, Spelling::Snake).await
 }

@@ -78,7 +78,10 @@ pub(super) fn completion(
         best_of => count("best_of", best_of, returned)?,
     };
     if choices > returned && output.stream == Some(true) {
-        return Err(FieldError::conflict("best_of", "the best answers are known only at the end, so not with `stream`"));
+        return Err(FieldError::conflict(
+            "best_of",
+            "the best answers are known only at the end, so not with `stream`",
+        ));
     }
     let templated = fields.use_raw_prompt == Some(false);
     if echo && templated {
@@ -301,7 +304,8 @@ mod tests {
 
     #[test]
     fn fields_that_come_later_are_refused_unless_they_ask_for_nothing() {
-        let nothing = json!({"tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "functions": null});
+        let nothing =
+            json!({"tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "functions": null});
         assert!(chat(nothing).is_ok());
         for (field, value) in [
             ("tools", json!([{"type": "function"}])),

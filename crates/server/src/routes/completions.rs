@@ -23,11 +23,7 @@ use crate::wire::completions::{Completion, CompletionChoice, CompletionLogprobs,
 use crate::wire::options::{FinishReason, Usage};
 
 /// `POST .../completions`.
-pub(super) async fn create(
-    State(app): State<App>,
-    principal: Principal,
-    body: JsonBody,
-) -> Result<Response, ApiError> {
+pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
     let (endpoint, fields) = body.open(&app, &principal)?;
     answer(&app, &endpoint, fields, Spelling::Snake).await
 }
@@ -185,7 +181,12 @@ mod tests {
     #[test]
     fn offsets_count_characters_also_where_tokens_cut_them() {
         let euro = "€".as_bytes();
-        let tokens = vec![token(b"ab", None), token(&euro[..1], Some(-1.0)), token(&euro[1..], Some(-2.0)), token(b"c", Some(-3.0))];
+        let tokens = vec![
+            token(b"ab", None),
+            token(&euro[..1], Some(-1.0)),
+            token(&euro[1..], Some(-2.0)),
+            token(b"c", Some(-3.0)),
+        ];
         let mut offset = 0;
         let lists = logprobs(tokens, &mut offset);
         assert_eq!(lists.text_offset, [0, 2, 3, 3]);

@@ -15,17 +15,11 @@ use crate::gate::{Allowed, Principal, Query};
 use crate::metrics;
 use crate::serve::App;
 use crate::wire::JsonObject;
-use crate::wire::embeddings::{
-    EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage, EncodingFormat, Vector,
-};
+use crate::wire::embeddings::{EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage, EncodingFormat, Vector};
 use crate::wire::options::Usage;
 
 /// `POST .../embeddings`.
-pub(super) async fn create(
-    State(app): State<App>,
-    principal: Principal,
-    body: JsonBody,
-) -> Result<Response, ApiError> {
+pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
     let (endpoint, fields) = body.open(&app, &principal)?;
     answer(&app, &endpoint, fields).await
 }

@@ -15,6 +15,8 @@ mod identity;
 mod invocations;
 mod models;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

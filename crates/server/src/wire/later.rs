@@ -27,14 +27,8 @@ pub(super) const CHAT: &[&str] = &[
 ];
 
 /// Fields of text completions that come with structured output.
-pub(super) const COMPLETIONS: &[&str] = &[
-    "response_format",
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-];
+pub(super) const COMPLETIONS: &[&str] =
+    &["response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"];
 
 /// Takes `fields` out of `object`; the first one that asks for something is the error.
 pub(super) fn refuse(object: &mut JsonObject, fields: &[&str]) -> Result<(), FieldError> {

@@ -81,7 +81,9 @@ pub fn take_text(object: &mut JsonObject, field: &str) -> Result<Option<String>,
     match object.remove(field) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(FieldError::Type { field: field.into(), problem: format!("expected a string, got {other}") }),
+        Some(other) => {
+            Err(FieldError::Type { field: field.into(), problem: format!("expected a string, got {other}") })
+        }
     }
 }
 
@@ -183,11 +185,7 @@ mod tests {
     #[test]
     fn malformed_json_names_the_place() {
         let error = sample("{\n  \"temperature\": ,\n}").unwrap_err();
-        assert_eq!(
-            error,
-            FieldError::Malformed { problem: "expected value".into(), line: 2, column: 18 },
-            "{error}"
-        );
+        assert_eq!(error, FieldError::Malformed { problem: "expected value".into(), line: 2, column: 18 }, "{error}");
     }
 
     #[test]

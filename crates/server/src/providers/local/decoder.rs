@@ -196,13 +196,16 @@ fn start_choice(
     let generation = engine.submit(request).map_err(|error| submit_error(&error, total))?;
     let shown = if prompt_logprobs.is_some() { job.tokens.clone() } else { Vec::new() };
     let text = Arc::clone(engine.text());
-    let leading = if shown.starts_with(text.tokenizer.leading_tokens()) { text.tokenizer.leading_tokens().len() } else { 0 };
+    let leading =
+        if shown.starts_with(text.tokenizer.leading_tokens()) { text.tokenizer.leading_tokens().len() } else { 0 };
     let events = TextStream::new(generation, text, &stops, shown);
     // With log probabilities the engine tells when the prompt's tokens are there; without, the text can come at once.
     let (at_once, with_tokens) = if prompt_logprobs.is_some() { (None, echo) } else { (echo, None) };
     let mut writer = ChoiceWriter { index, echo: with_tokens, leading };
     let first = stream::iter(at_once.map(|text| Ok(echo_event(index, text, Vec::new()))));
-    Ok(first.chain(events.map(move |event| event.map(|event| writer.write(event)).map_err(|e| engine_error(&e)))).boxed())
+    Ok(first
+        .chain(events.map(move |event| event.map(|event| writer.write(event)).map_err(|e| engine_error(&e))))
+        .boxed())
 }
 
 fn only_echo(index: usize, echo: Option<String>) -> Vec<Result<ChoiceEvent, ProviderError>> {

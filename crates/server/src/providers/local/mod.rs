@@ -11,9 +11,7 @@ use hearth_engine::Error;
 use hearth_engine::serve::{LoadedModel, RequestError};
 use hearth_engine::text::TextError;
 
-use super::{
-    Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad,
-};
+use super::{Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad};
 use crate::endpoints::Task;
 
 /// A model of this process as a provider.
