@@ -26,10 +26,9 @@ impl Catalogue {
         let mut cards = Vec::new();
         for file in files {
             let name = file.path().display().to_string();
-            let text = file.contents_utf8().ok_or_else(|| HubError::Card {
-                file: name.clone(),
-                reason: "is not UTF-8".to_owned(),
-            })?;
+            let text = file
+                .contents_utf8()
+                .ok_or_else(|| HubError::Card { file: name.clone(), reason: "is not UTF-8".to_owned() })?;
             cards.push(Card::parse(&name, text)?);
         }
         Self::new(cards)
@@ -67,8 +66,7 @@ impl Catalogue {
     /// Names of cards that `name` may have meant, best first.
     pub fn near(&self, name: &str) -> Vec<String> {
         let wanted = name.to_ascii_lowercase();
-        let likeness =
-            |card: &Card| names(card).map(|known| strsim::jaro_winkler(known, &wanted)).fold(0.0, f64::max);
+        let likeness = |card: &Card| names(card).map(|known| strsim::jaro_winkler(known, &wanted)).fold(0.0, f64::max);
         let mut near: Vec<(f64, &Card)> =
             self.cards.iter().map(|card| (likeness(card), card)).filter(|(value, _)| *value >= NEAR).collect();
         near.sort_by(|(one, _), (other, _)| other.total_cmp(one));
@@ -107,7 +105,8 @@ mod tests {
     #[test]
     fn a_name_on_two_cards_is_refused() {
         let mut cards = Catalogue::embedded().unwrap().cards().to_vec();
-        cards[1].aliases.push(cards[0].name.to_uppercase());
+        let taken = cards[0].name.to_uppercase();
+        cards[1].aliases.push(taken);
         let text = Catalogue::new(cards).unwrap_err().to_string();
         assert!(text.contains("both"), "{text}");
     }

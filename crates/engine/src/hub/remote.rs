@@ -191,11 +191,7 @@ fn is_passing(error: &ApiError) -> bool {
 
 /// Puts the files found into the model's folder and checks them: the name of a blob in the hub's cache is its SHA-256
 /// for every large file. One that fails is removed from the hub's cache, for it would fail forever.
-pub(super) fn place(
-    found: &[Found],
-    into: &Path,
-    progress: &mut dyn Progress,
-) -> Result<Vec<ManifestFile>, HubError> {
+pub(super) fn place(found: &[Found], into: &Path, progress: &mut dyn Progress) -> Result<Vec<ManifestFile>, HubError> {
     let mut files = Vec::new();
     for (name, path) in found {
         let blob = path.canonicalize().map_err(HubError::io("reading", path))?;

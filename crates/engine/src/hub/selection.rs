@@ -69,8 +69,14 @@ mod tests {
 
     #[test]
     fn a_sentence_transformers_folder_keeps_its_modules() {
-        let listing =
-            ["README.md", "config.json", "1_Pooling/config.json", "onnx/config.json", "pytorch_model.bin", "model.safetensors"];
+        let listing = [
+            "README.md",
+            "config.json",
+            "1_Pooling/config.json",
+            "onnx/config.json",
+            "pytorch_model.bin",
+            "model.safetensors",
+        ];
         assert_eq!(choose(&listing).unwrap(), ["config.json", "1_Pooling/config.json", "model.safetensors"]);
     }
 

@@ -34,11 +34,8 @@ pub(super) fn unpack(
         write_checked(&mut entry, file, into, progress)?;
     }
     progress.finish();
-    let entry = |file: &PackageFile| ManifestFile {
-        path: file.path.clone(),
-        size: file.size,
-        sha256: file.sha256.clone(),
-    };
+    let entry =
+        |file: &PackageFile| ManifestFile { path: file.path.clone(), size: file.size, sha256: file.sha256.clone() };
     Ok(source.files.iter().map(entry).collect())
 }
 

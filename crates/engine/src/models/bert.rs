@@ -5,15 +5,16 @@ use candle_core::{D, Tensor};
 
 use super::config::{Config, divides};
 use super::{Architecture, EncoderModel, EncoderShape, Model};
+use crate::checkpoint::{Checkpoint, Pooling, SentenceConfig};
 use crate::error::Error;
 use crate::layers::{Embedding, LayerNorm, LayerSource, Linear};
 use crate::ops::{AttentionShape, Backend, PackedTexts};
-use crate::checkpoint::{Checkpoint, Pooling, SentenceConfig};
 
-pub(super) const ARCHITECTURE: Architecture =
-    Architecture { name: "bert", classes: &["BertModel", "BertForMaskedLM"], load: |checkpoint, backend| {
-        Ok(Model::Encoder(Box::new(Bert::load(checkpoint, backend)?)))
-    } };
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "bert",
+    classes: &["BertModel", "BertForMaskedLM"],
+    load: |checkpoint, backend| Ok(Model::Encoder(Box::new(Bert::load(checkpoint, backend)?))),
+};
 
 /// The fields of `config.json` that a BERT reads.
 struct BertConfig {

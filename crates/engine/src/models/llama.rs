@@ -5,18 +5,17 @@ use candle_core::{DType, Tensor};
 
 use super::config::{Config, divides};
 use super::{Architecture, DecoderModel, DecoderShape, Model};
+use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::kv::KvStore;
-use crate::layers::{
-    Attention, AttentionConfig, Embedding, GatedMlp, LayerSource, Linear, RmsNorm, RopeParameters,
-};
+use crate::layers::{Attention, AttentionConfig, Embedding, GatedMlp, LayerSource, Linear, RmsNorm, RopeParameters};
 use crate::ops::{Backend, ForwardBatch, RotaryTable};
-use crate::checkpoint::Checkpoint;
 
-pub(super) const ARCHITECTURE: Architecture =
-    Architecture { name: "llama", classes: &["LlamaForCausalLM"], load: |checkpoint, backend| {
-        Ok(Model::Decoder(Box::new(Llama::load(checkpoint, backend)?)))
-    } };
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "llama",
+    classes: &["LlamaForCausalLM"],
+    load: |checkpoint, backend| Ok(Model::Decoder(Box::new(Llama::load(checkpoint, backend)?))),
+};
 
 /// The fields of `config.json` that a Llama reads.
 struct LlamaConfig {
@@ -75,12 +74,7 @@ struct Block {
 }
 
 impl Block {
-    fn load(
-        source: &LayerSource<'_>,
-        layer: usize,
-        config: &LlamaConfig,
-        rotary: RotaryTable,
-    ) -> Result<Self, Error> {
+    fn load(source: &LayerSource<'_>, layer: usize, config: &LlamaConfig, rotary: RotaryTable) -> Result<Self, Error> {
         let width = config.attention.width;
         Ok(Self {
             input_norm: RmsNorm::load(&source.at("input_layernorm"), width, config.epsilon)?,

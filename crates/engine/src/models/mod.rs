@@ -8,10 +8,10 @@ mod llama;
 use candle_core::Tensor;
 use serde_json::Value;
 
+use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::kv::KvStore;
 use crate::ops::{Backend, ForwardBatch, PackedTexts};
-use crate::checkpoint::Checkpoint;
 
 /// The sizes of a decoder that the engine around it needs.
 #[derive(Clone, Copy, Debug)]

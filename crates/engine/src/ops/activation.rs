@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::host::host;
 use super::Backend;
+use super::host::host;
 use crate::error::Error;
 
 impl Backend {

@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 use hearth_kernels::{MatrixView, gather_rows, matmul};
 
-use super::host::host;
 use super::Backend;
+use super::host::host;
 use crate::error::Error;
 use crate::weights::WeightTensor;
 

@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 use hearth_kernels::Affine;
 
-use super::host::host;
 use super::Backend;
+use super::host::host;
 use crate::error::Error;
 
 impl Backend {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use hearth_kernels::{Rotary, RotaryStyle};
 
-use super::host::host;
 use super::Backend;
+use super::host::host;
 use crate::error::Error;
 
 /// The angles of a model: its inverse frequencies, and how a head's elements are paired. Shared by all layers.

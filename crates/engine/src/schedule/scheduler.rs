@@ -112,12 +112,7 @@ impl Scheduler {
 
     /// Chooses among the running, oldest first. A sequence that lost its blocks on the way is no longer running, and
     /// is taken out of what was chosen before it.
-    fn choose_running(
-        &mut self,
-        budget: &mut usize,
-        chosen: &mut Vec<(SeqId, usize)>,
-        wanted: impl Fn(usize) -> bool,
-    ) {
+    fn choose_running(&mut self, budget: &mut usize, chosen: &mut Vec<(SeqId, usize)>, wanted: impl Fn(usize) -> bool) {
         let mut index = 0;
         while index < self.running.len() && *budget > 0 {
             let sequence = &self.running[index];
@@ -137,13 +132,7 @@ impl Scheduler {
 
     /// Gets blocks for `count` more tokens of the running sequence at `index`, preempting younger ones as needed.
     /// False when the sequence itself had to be preempted.
-    fn make_room(
-        &mut self,
-        index: usize,
-        count: usize,
-        budget: &mut usize,
-        chosen: &mut Vec<(SeqId, usize)>,
-    ) -> bool {
+    fn make_room(&mut self, index: usize, count: usize, budget: &mut usize, chosen: &mut Vec<(SeqId, usize)>) -> bool {
         loop {
             if self.reserve(index, count) {
                 return true;

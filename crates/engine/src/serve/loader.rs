@@ -181,12 +181,8 @@ fn template_of_gguf(metadata: &GgufMetadata, tokenizer: &Tokenizer) -> Result<Op
         let id = metadata.u32(&format!("tokenizer.ggml.{name}_token_id")).ok()?;
         tokenizer.token_text(id).map(str::to_owned)
     };
-    let tokens = TemplateTokens {
-        bos: token("bos"),
-        eos: token("eos"),
-        unknown: token("unknown"),
-        padding: token("padding"),
-    };
+    let tokens =
+        TemplateTokens { bos: token("bos"), eos: token("eos"), unknown: token("unknown"), padding: token("padding") };
     Ok(Some(ChatTemplate::new(metadata.string("tokenizer.chat_template")?, tokens)?))
 }
 

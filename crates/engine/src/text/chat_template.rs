@@ -4,6 +4,7 @@
 //! Does not know tokens' ids or what is done with the text.
 
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
@@ -92,6 +93,17 @@ impl ChatTemplate {
     /// [`TextError::Template`] when the template refuses the conversation (`raise_exception`), fails, or exceeds its
     /// bounds of instructions, recursion or output.
     pub fn render(&self, conversation: &Conversation<'_>) -> Result<String, TextError> {
+        // The engine has places that panic, such as an empty list sliced backwards; a prompt is never worth a thread.
+        let render = AssertUnwindSafe(|| self.render_unguarded(conversation));
+        match catch_unwind(render) {
+            Ok(rendered) => rendered,
+            Err(_) => {
+                Err(TextError::Template { message: "the template engine failed on this conversation".to_owned() })
+            }
+        }
+    }
+
+    fn render_unguarded(&self, conversation: &Conversation<'_>) -> Result<String, TextError> {
         let template = self.environment.get_template(TEMPLATE_NAME).map_err(template_error)?;
         let mut output = BoundedText { bytes: Vec::new() };
         template.render_captured_to(self.variables(conversation), &mut output).map_err(template_error)?;
@@ -261,6 +273,12 @@ mod tests {
                 .unwrap(),
             r#"{"a":1,"b":"\u00e9"}"#
         );
+    }
+
+    #[test]
+    fn a_panic_of_the_engine_is_an_error() {
+        let message = message_of(render("{% for message in messages[::-1] %}{% endfor %}", &[]));
+        assert!(message.contains("engine failed"), "{message}");
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub enum TextError {
         /// What is wrong with it.
         message: String,
     },
+    /// The metadata of a GGUF file lacks something of its vocabulary, or has it in another type.
+    #[error(transparent)]
+    Metadata(#[from] crate::weights::WeightsError),
     /// The vocabulary inside a GGUF file is broken.
     #[error("embedded vocabulary: {message}")]
     Vocabulary {

@@ -150,12 +150,14 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error
         ValueKind::Number => out.push_str(&number(value, ["nan", "inf", "-inf"])),
         ValueKind::String => write_string_repr(out, value.as_str().unwrap_or_default()),
         ValueKind::Seq | ValueKind::Iterable => {
-            out.push('[');
+            let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
+            out.push(open);
             for (index, item) in value.try_iter()?.enumerate() {
                 out.push_str(if index == 0 { "" } else { ", " });
                 write_repr(out, &item, depth + 1)?;
             }
-            out.push(']');
+            out.push_str(if value.is_tuple() && value.len() == Some(1) { "," } else { "" });
+            out.push(close);
         }
         ValueKind::Map => {
             out.push('{');
