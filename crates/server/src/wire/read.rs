@@ -191,7 +191,8 @@ mod tests {
     #[test]
     fn null_is_absent_and_integers_are_numbers() {
         assert_eq!(sample(r#"{"temperature": null}"#).unwrap().temperature, None);
-        assert_eq!(sample(r#"{"temperature": 1}"#).unwrap().temperature, Some(1.0));
+        let sample = sample(r#"{"temperature": 1, "items": [{"count": 2}]}"#).unwrap();
+        assert_eq!((sample.temperature, sample.items[0].count), (Some(1.0), 2));
     }
 
     #[test]
