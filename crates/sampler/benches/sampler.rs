@@ -1,5 +1,7 @@
 //! Time for one token on a vocabulary of 131,072, the size of today's large ones.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot run must stop")]
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion};

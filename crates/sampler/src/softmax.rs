@@ -21,7 +21,7 @@ fn exp_of_non_positive(x: f32) -> f32 {
     /// Adding this to a small number rounds it to an integer, left in the lowest bits of the sum.
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
     /// ln 2 in two parts: the first has few enough bits that its product with the exponent is exact.
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     /// Below this the result is not a normal number any more, and taken as 0.
     const LOWEST: f32 = -87.0;

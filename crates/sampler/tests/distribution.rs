@@ -1,6 +1,8 @@
 //! Sampled tokens follow the distribution they should, by chi-squared tests on fixed seeds, and depend on nothing but
 //! (parameters, history, seed, choice, position).
 
+#![expect(clippy::expect_used, reason = "these functions serve tests only")]
+
 use hearth_sampler::{Sampler, SamplingRequest, TokenHistory};
 
 const DRAWS: u32 = 20_000;
