@@ -1,6 +1,8 @@
 //! What the whole-system tests share: the checkpoints and goldens of the repository, models that are loaded once a
 //! test program, and the counting of what could not be tested because something is absent.
 
+mod process;
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use hearth_engine::serve::{
 };
 use hearth_sampler::{Sampled, SamplingParams, SamplingRequest, TokenLogprobs};
 use serde::de::DeserializeOwned;
+
+pub use process::ServerProcess;
 
 /// The folder of the goldens.
 #[must_use]

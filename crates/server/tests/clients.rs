@@ -1,0 +1,38 @@
+//! The unmodified Python clients against the running program: `tests/clients` under pytest. The interpreter with the
+//! clients comes in `HEARTH_PYTHON`, as `scripts/test` sets it; without one the test is left out, and counted.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use hearth_tests::{ServerProcess, absent, checkpoint, real_model};
+
+#[test]
+fn unmodified_clients_get_what_they_expect() -> Result<()> {
+    let Some(python) = std::env::var_os("HEARTH_PYTHON") else {
+        absent("the Python clients: `scripts/test` installs them");
+        return Ok(());
+    };
+    let place = |real: &str, tiny: &str| {
+        let model = real_model(real).unwrap_or_else(|| checkpoint(tiny));
+        format!("{real}={}", model.path.display())
+    };
+    let (chat, embedding) = ("smollm2-135m-instruct", "all-minilm-l6-v2");
+    let models = [place(chat, "llama-linear-f32"), place(embedding, "bert-mean")];
+    let arguments = ["--model", models[0].as_str(), "--model", models[1].as_str()];
+    let server = ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &arguments)?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let status = Command::new(python)
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/clients"])
+        .current_dir(root)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("HEARTH_URL", server.url())
+        .env("HEARTH_CHAT_MODEL", chat)
+        .env("HEARTH_EMBEDDING_MODEL", embedding)
+        .status()
+        .context("the interpreter in HEARTH_PYTHON cannot be started")?;
+    if !status.success() {
+        bail!("the clients' suite failed: {status}");
+    }
+    Ok(())
+}

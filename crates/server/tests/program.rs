@@ -1,0 +1,112 @@
+//! The program as it is used: its doors, what goes to stdout, its errors, and its end.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hearth_tests::{ServerProcess, checkpoint};
+use serde_json::{Value, json};
+
+fn path(name: &str) -> String {
+    checkpoint(name).path.display().to_string()
+}
+
+fn hearth(arguments: &[&str]) -> Result<Output> {
+    Ok(Command::new(env!("CARGO_BIN_EXE_hearth")).args(arguments).output()?)
+}
+
+fn stdout(arguments: &[&str]) -> Result<String> {
+    let output = hearth(arguments)?;
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn error(arguments: &[&str]) -> Result<String> {
+    let output = hearth(arguments)?;
+    assert!(!output.status.success(), "{arguments:?}");
+    assert!(output.stdout.is_empty(), "only answers go to stdout: {}", String::from_utf8_lossy(&output.stdout));
+    Ok(String::from_utf8(output.stderr)?)
+}
+
+#[test]
+fn run_prints_the_answer_and_nothing_else() -> Result<()> {
+    let model = path("llama-linear-f32");
+    let arguments = ["run", model.as_str(), "rain", "--temperature", "1.5", "--seed", "7", "--max-tokens", "12"];
+    let answer = stdout(&arguments)?;
+    assert!(answer.ends_with('\n') && answer.trim().len() > 1, "{answer:?}");
+    assert_eq!(answer, stdout(&arguments)?, "the same seed gives the same answer");
+    let other: Vec<&str> = arguments.iter().map(|argument| if *argument == "7" { "8" } else { *argument }).collect();
+    assert_ne!(answer, stdout(&other)?);
+    Ok(())
+}
+
+#[test]
+fn embed_prints_one_array_a_line() -> Result<()> {
+    let lines = stdout(&["embed", &path("bert-mean"), "rain", "hills and a river", "rain"])?;
+    let vectors: Vec<Vec<f32>> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert_eq!(vectors.len(), 3);
+    assert!(vectors.iter().all(|vector| vector.len() == 32));
+    assert_eq!(vectors[0], vectors[2]);
+    assert_ne!(vectors[0], vectors[1]);
+    Ok(())
+}
+
+#[test]
+fn bench_reports_what_was_measured() -> Result<()> {
+    let model = path("llama-tied-f32");
+    let report = stdout(&["bench", &model, "--prompt-tokens", "20", "--output-tokens", "5", "--json", "--threads", "1"])?;
+    let report: Value = serde_json::from_str(&report)?;
+    for key in ["prefill_tokens_per_second", "decode_tokens_per_second", "time_to_first_token_seconds"] {
+        assert!(report[key].as_f64().context(key)? > 0.0, "{report}");
+    }
+    assert_eq!(report["threads"], 1);
+    assert_eq!(report["model"], model);
+    Ok(())
+}
+
+#[test]
+fn list_shows_the_catalogue() -> Result<()> {
+    let lines = stdout(&["list", "--json"])?;
+    let cards: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert!(cards.iter().any(|card| card["name"] == "smollm2-135m-instruct"));
+    assert!(stdout(&["list"])?.contains("all-minilm-l6-v2"));
+    Ok(())
+}
+
+#[test]
+fn errors_say_what_is_wrong() -> Result<()> {
+    let decoder = path("llama-tied-f32");
+    for (arguments, expected) in [
+        (vec!["run", "no-such-model", "hello"], "no-such-model"),
+        (vec!["run", &decoder, "hello", "--temperature", "3"], "temperature"),
+        (vec!["run", &path("bert-cls"), "hello"], "hearth embed"),
+        (vec!["embed", &decoder, "hello"], "hearth run"),
+        (vec!["serve", "--host", "0.0.0.0"], "HEARTH_TOKEN"),
+        (vec!["serve", "--port", "0", "--model", "chat=/no/such/folder"], "/no/such/folder"),
+        (vec!["bench", &decoder, "--concurrency", "0"], "--concurrency must be at least 1, not 0"),
+    ] {
+        let said = error(&arguments)?;
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    Ok(())
+}
+
+/// SIGTERM: a request that has begun comes to its end, and the program ends by itself with success.
+#[cfg(unix)]
+#[test]
+fn a_signal_lets_answers_come_to_their_end() -> Result<()> {
+    let model = format!("chat={}", path("llama-linear-f32"));
+    let mut server = ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &["--model", &model])?;
+    let body = json!({"model": "chat", "prompt": "rain", "max_tokens": 400, "ignore_eos": true});
+    let (status, answer) = std::thread::scope(|scope| {
+        let request = scope.spawn(|| server.post("/v1/completions", &body.to_string()));
+        std::thread::sleep(Duration::from_millis(60));
+        Command::new("kill").arg("-TERM").arg(server.id().to_string()).status()?;
+        request.join().map_err(|_| anyhow::anyhow!("the request panicked"))?
+    })?;
+    let answer: Value = serde_json::from_str(&answer)?;
+    assert_eq!((status, &answer["usage"]["completion_tokens"]), (200, &json!(400)), "{answer}");
+    assert!(server.wait(Duration::from_secs(20))?.success());
+    Ok(())
+}

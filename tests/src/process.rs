@@ -1,0 +1,124 @@
+//! A `hearth serve` process of its own, for tests of the whole program.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// A server on a loopback port that the system chose. It is killed when dropped.
+pub struct ServerProcess {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl ServerProcess {
+    /// Starts `hearth serve` with those arguments and waits until every model answers.
+    ///
+    /// # Errors
+    /// When it ends before, or is not ready within five minutes.
+    pub fn start(hearth: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(hearth);
+        command.args(["serve", "--host", "127.0.0.1", "--port", "0"]).args(arguments);
+        let mut child = command.env_remove("HEARTH_TOKEN").stderr(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(child.stderr.take().context("stderr")?).lines();
+        let mut said = Vec::new();
+        let address = loop {
+            let Some(line) = lines.next() else { bail!("the server ended: {}", said.join("\n")) };
+            let line = line?;
+            if let Some(address) = line.strip_prefix("listening on http://") {
+                break address.parse()?;
+            }
+            said.push(line);
+        };
+        // What it says later goes to the test's output; a full pipe would stop it.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("server: {line}")));
+        let server = Self { child, address };
+        server.wait_until_ready()
+    }
+
+    fn wait_until_ready(mut self) -> Result<Self> {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(300) {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended: {status}");
+            }
+            if self.get("/health/ready").is_ok_and(|(status, _)| status == 200) {
+                return Ok(self);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("the server was not ready within five minutes")
+    }
+
+    /// `http://ADDRESS`
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The id of the process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end of the process.
+    ///
+    /// # Errors
+    /// When it has not ended within that time.
+    pub fn wait(&mut self, at_most: Duration) -> Result<ExitStatus> {
+        let begun = Instant::now();
+        while begun.elapsed() < at_most {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the process has not ended within {at_most:?}")
+    }
+
+    /// Status and body of a GET.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        self.request(&format!("GET {path} HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\n\r\n"))
+    }
+
+    /// Status and body of a POST of JSON.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn post(&self, path: &str, body: &str) -> Result<(u16, String)> {
+        let head = "host: hearth\r\nconnection: close\r\ncontent-type: application/json";
+        self.request(&format!("POST {path} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+    }
+
+    fn request(&self, text: &str) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+        stream.write_all(text.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("an answer has a head")?;
+        let status = head.split(' ').nth(1).context("an answer has a status")?.parse()?;
+        Ok((status, body.to_owned()))
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
