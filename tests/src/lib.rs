@@ -1,1 +1,155 @@
-//! Whole-system tests
+//! What the whole-system tests share: the checkpoints and goldens of the repository, models that are loaded once a
+//! test program, and the counting of what could not be tested because something is absent.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use futures::StreamExt;
+use hearth_engine::config::HubConfig;
+use hearth_engine::device::DeviceChoice;
+use hearth_engine::hub::{CacheDirectory, CacheState, LocalModel};
+use hearth_engine::serve::{
+    EncoderHandle, EngineHandle, FinishReason, GenerationEvent, GenerationRequest, LoadOptions, LoadedModel, load,
+};
+use hearth_sampler::{Sampled, SamplingParams, SamplingRequest, TokenLogprobs};
+use serde::de::DeserializeOwned;
+
+/// The folder of the goldens.
+#[must_use]
+pub fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens")
+}
+
+/// Reads a golden file, `NAME.json`.
+///
+/// # Errors
+/// When it is not there or has another shape.
+pub fn golden<T: DeserializeOwned>(name: &str) -> Result<T> {
+    let path = goldens().join(format!("{name}.json"));
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// Options of a test: CPU, two threads, a cache of its own size.
+#[must_use]
+pub fn options() -> LoadOptions {
+    let (device, threads) = (DeviceChoice::Cpu, Some(2));
+    LoadOptions { device, threads, kv_memory: Some(64 << 20), ..LoadOptions::default() }
+}
+
+/// The tiny checkpoint `NAME` of the goldens.
+#[must_use]
+pub fn checkpoint(name: &str) -> LocalModel {
+    LocalModel { name: name.to_owned(), path: goldens().join("checkpoints").join(name), card: None }
+}
+
+/// A model of the catalogue that is on this disk; `None`, and counted, when it is not.
+#[must_use]
+pub fn real_model(name: &str) -> Option<LocalModel> {
+    let cache = CacheDirectory::new(&HubConfig::from_environment().cache);
+    let folder = cache.folder(name);
+    match cache.state(name) {
+        CacheState::Complete(manifest) => {
+            let path = manifest.gguf().map_or(folder.clone(), |file| folder.join(file.as_str()));
+            Some(LocalModel { name: name.to_owned(), path, card: None })
+        }
+        CacheState::Absent | CacheState::Damaged(_) => {
+            absent(&format!("the weights of {name}: `hearth pull {name}` fetches them"));
+            None
+        }
+    }
+}
+
+/// Says that a test cannot run for want of something, and counts it for the end of the suite.
+pub fn absent(what: &str) {
+    println!("absent: {what}");
+    let Some(list) = std::env::var_os("HEARTH_ABSENT_LIST") else { return };
+    let file = OpenOptions::new().create(true).append(true).open(list);
+    if let Err(error) = file.and_then(|mut file| writeln!(file, "{what}")) {
+        println!("and cannot be counted: {error}");
+    }
+}
+
+/// Loads a decoder.
+///
+/// # Errors
+/// When it cannot be loaded, or is an encoder.
+pub fn decoder(model: &LocalModel, options: &LoadOptions) -> Result<EngineHandle> {
+    match load(model, options)? {
+        LoadedModel::Decoder(handle) => Ok(handle),
+        LoadedModel::Encoder(_) => bail!("{} is an encoder", model.name),
+    }
+}
+
+/// Loads an encoder.
+///
+/// # Errors
+/// When it cannot be loaded, or is a decoder.
+pub fn encoder(model: &LocalModel, options: &LoadOptions) -> Result<EncoderHandle> {
+    match load(model, options)? {
+        LoadedModel::Encoder(handle) => Ok(handle),
+        LoadedModel::Decoder(_) => bail!("{} is a decoder", model.name),
+    }
+}
+
+/// Checked parameters: greedy, with the `top` likeliest alternatives of each token, to `max_tokens` whatever comes.
+///
+/// # Errors
+/// When `top` is out of range.
+pub fn greedy(engine: &EngineHandle, top: u8) -> Result<SamplingParams> {
+    let request =
+        SamplingRequest { temperature: 0.0, logprobs: Some(top), ignore_eos: true, ..SamplingRequest::default() };
+    Ok(request.check(engine.info().vocab_size, 0)?)
+}
+
+/// Everything one request gave.
+#[derive(Debug)]
+pub struct Generated {
+    /// Of the prompt's tokens, when they were asked for.
+    pub prompt: Vec<Option<TokenLogprobs>>,
+    /// In order.
+    pub tokens: Vec<Sampled>,
+    /// Why it ended.
+    pub reason: FinishReason,
+}
+
+impl Generated {
+    /// The ids of the generated tokens.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u32> {
+        self.tokens.iter().map(|sampled| sampled.token).collect()
+    }
+}
+
+/// Runs one request to its end.
+///
+/// # Errors
+/// When it is refused or fails.
+pub async fn generate(
+    engine: &EngineHandle,
+    prompt: &[u32],
+    params: SamplingParams,
+    max_tokens: usize,
+    prompt_logprobs: Option<u8>,
+) -> Result<Generated> {
+    let request = GenerationRequest::check(prompt.to_vec(), params, max_tokens, prompt_logprobs, engine.info())?;
+    let mut stream = engine.submit(request)?;
+    let (mut prompt, mut tokens) = (Vec::new(), Vec::new());
+    while let Some(event) = stream.next().await {
+        match event? {
+            GenerationEvent::Prompt(logprobs) => prompt = logprobs,
+            GenerationEvent::Token(sampled) => tokens.push(sampled),
+            GenerationEvent::Finished(reason) => return Ok(Generated { prompt, tokens, reason }),
+        }
+    }
+    bail!("the stream ended without an end")
+}
+
+/// The cosine of the angle between two vectors, in f64.
+#[must_use]
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}

@@ -90,7 +90,7 @@ pub(crate) fn whole_rows(argument: &'static str, length: usize, width: usize) ->
     if width == 0 {
         return Err(KernelError::Zero { argument });
     }
-    if length % width != 0 {
+    if !length.is_multiple_of(width) {
         return Err(KernelError::NotMultiple { argument, multiple_of: width, actual: length });
     }
     Ok(length / width)

@@ -19,7 +19,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 0.5;
     let p = (p * (r * r) + r) + 1.0;
     // 2^n in two factors, because n reaches beyond the exponents of normal numbers. The integer n stands in the low bits
     // of the shifted value.

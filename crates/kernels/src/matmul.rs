@@ -39,7 +39,7 @@ pub fn matmul(threads: &Threads, x: &[f32], w: &MatrixView<'_>, bias: Option<&[f
         let count = group.min(w.rows() - first);
         with_rows(threads, w, first..first + count, |weights| {
             // SAFETY: the columns `first..first + count` of `out` exist and belong to this job alone.
-            unsafe { dot_products(threads.isa(), &weights, &inputs, target.from_column(first)) };
+            unsafe { dot_products(threads.isa(), &weights, &inputs, target.at_column(first)) };
         });
     });
     if let Some(bias) = bias {

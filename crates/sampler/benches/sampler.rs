@@ -38,18 +38,14 @@ fn main() {
         ("top_p 0.999 of a flat row", SamplingRequest { top_p: 0.999, temperature: 2.0, ..defaults() }),
         ("top_k 50", SamplingRequest { top_k: Some(50), ..defaults() }),
         ("min_p 0.05", SamplingRequest { min_p: 0.05, ..defaults() }),
-        ("top_k 50, top_p 0.9, temperature 0.8", SamplingRequest {
-            temperature: 0.8,
-            top_k: Some(50),
-            top_p: 0.9,
-            ..defaults()
-        }),
-        ("penalties", SamplingRequest {
-            frequency_penalty: 0.5,
-            presence_penalty: 0.5,
-            repetition_penalty: 1.1,
-            ..defaults()
-        }),
+        (
+            "top_k 50, top_p 0.9, temperature 0.8",
+            SamplingRequest { temperature: 0.8, top_k: Some(50), top_p: 0.9, ..defaults() },
+        ),
+        (
+            "penalties",
+            SamplingRequest { frequency_penalty: 0.5, presence_penalty: 0.5, repetition_penalty: 1.1, ..defaults() },
+        ),
         ("greedy, 20 log probabilities", SamplingRequest { temperature: 0.0, logprobs: Some(20), ..defaults() }),
     ];
     let mut criterion = Criterion::default().configure_from_args();

@@ -73,18 +73,22 @@ impl<'a> Candidates<'a> {
     /// Sum of `exp(logit - max)` over the candidates, at least 1.
     #[must_use]
     pub fn total_weight(&self) -> f64 {
-        if self.narrowed { weight_of(&self.buffers.kept, self.max) } else { softmax::sum_of_weights(self.logits, self.max) }
+        if self.narrowed {
+            weight_of(&self.buffers.kept, self.max)
+        } else {
+            softmax::sum_of_weights(self.logits, self.max)
+        }
     }
 
-    /// Every candidate, by ascending token.
-    pub fn for_each(&self, mut visit: impl FnMut(Candidate)) {
-        if self.narrowed {
-            self.buffers.kept.iter().copied().for_each(visit);
+    /// Every candidate whose logit is above `floor`, by ascending token. Each visit returns the floor for the rest.
+    pub fn visit_above(&self, mut floor: f32, mut visit: impl FnMut(Candidate) -> f32) {
+        if !self.narrowed {
+            softmax::visit_above(self.logits, floor, |token, logit| visit(Candidate { token, logit }));
             return;
         }
-        for (token, &logit) in (0_u32..).zip(self.logits) {
-            if logit > f32::NEG_INFINITY {
-                visit(Candidate { token, logit });
+        for &candidate in &self.buffers.kept {
+            if candidate.logit > floor {
+                floor = visit(candidate);
             }
         }
     }
@@ -106,10 +110,12 @@ impl<'a> Candidates<'a> {
             kept.retain(|candidate| !candidate.is_cut_by(&last));
         } else {
             kept.clear();
-            self.for_each(|candidate| {
+            let floor = last.logit.next_down();
+            self.visit_above(floor, |candidate| {
                 if !candidate.is_cut_by(&last) {
                     kept.push(candidate);
                 }
+                floor
             });
         }
         self.buffers.kept = kept;
@@ -166,7 +172,10 @@ fn walk(candidates: impl Iterator<Item = Candidate>, max: f32, point: f64) -> u3
 
 /// Sum of `exp(logit - max)` from first to last.
 pub(crate) fn weight_of(candidates: &[Candidate], max: f32) -> f64 {
-    candidates.iter().map(|candidate| f64::from(softmax::weight(candidate.logit, max))).fold(0.0, |sum, part| sum + part)
+    candidates
+        .iter()
+        .map(|candidate| f64::from(softmax::weight(candidate.logit, max)))
+        .fold(0.0, |sum, part| sum + part)
 }
 
 /// The best `count` of a stream of candidates that comes by ascending token, in one pass and about `2 * count` of memory.
@@ -185,16 +194,8 @@ impl<'a> BestOf<'a> {
         Self { count, bar: f32::NEG_INFINITY, best }
     }
 
-    #[inline(always)]
-    pub(crate) fn offer(&mut self, candidate: Candidate) {
-        if candidate.logit > self.bar {
-            self.admit(candidate);
-        }
-    }
-
-    // Out of line: rare, and the loop around `offer` stays small.
-    #[inline(never)]
-    fn admit(&mut self, candidate: Candidate) {
+    /// Takes a candidate above the bar and returns the bar for the next.
+    pub(crate) fn admit(&mut self, candidate: Candidate) -> f32 {
         self.best.push(candidate);
         if self.best.len() >= self.count.saturating_mul(2).max(64) {
             if let Some(last) = self.select() {
@@ -202,6 +203,7 @@ impl<'a> BestOf<'a> {
             }
             self.best.truncate(self.count);
         }
+        self.bar
     }
 
     /// The worst of the best, or `None` when fewer than `count` were offered.
@@ -281,11 +283,19 @@ mod tests {
             let mut sorted = all.clone();
             sorted.sort_by(Candidate::order);
             let mut buffer = Vec::new();
+            let offer_all = |best: &mut BestOf<'_>| {
+                let mut bar = f32::NEG_INFINITY;
+                for &candidate in &all {
+                    if candidate.logit > bar {
+                        bar = best.admit(candidate);
+                    }
+                }
+            };
             let mut best = BestOf::new(count, &mut buffer);
-            all.iter().for_each(|&candidate| best.offer(candidate));
+            offer_all(&mut best);
             prop_assert_eq!(best.last(), sorted.get(count - 1).copied());
             let mut best = BestOf::new(count, &mut buffer);
-            all.iter().for_each(|&candidate| best.offer(candidate));
+            offer_all(&mut best);
             best.sort();
             sorted.truncate(count);
             prop_assert_eq!(buffer, sorted);

@@ -44,9 +44,7 @@ fn best(logits: &[f32], count: u8) -> Vec<Candidate> {
     let mut buffer = Vec::new();
     if count > 0 {
         let mut best = BestOf::new(usize::from(count), &mut buffer);
-        for (token, &logit) in (0_u32..).zip(logits) {
-            best.offer(Candidate { token, logit });
-        }
+        softmax::visit_above(logits, f32::NEG_INFINITY, |token, logit| best.admit(Candidate { token, logit }));
         best.sort();
     }
     buffer

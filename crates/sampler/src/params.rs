@@ -379,14 +379,8 @@ mod tests {
         for value in [100.5, f32::NAN, f32::NEG_INFINITY] {
             assert_eq!(refused(|r| r.logit_bias = vec![(3, value)]).field(), "logit_bias");
         }
-        assert_eq!(
-            refused(|r| r.logit_bias = vec![(3, 1.0), (2, 0.0), (3, 2.0)]),
-            ParamError::BiasTwice { token: 3 }
-        );
-        assert_eq!(
-            accepted(|r| r.logit_bias = vec![(9, 100.0), (0, -100.0)]).logit_bias(),
-            [(0, -100.0), (9, 100.0)]
-        );
+        assert_eq!(refused(|r| r.logit_bias = vec![(3, 1.0), (2, 0.0), (3, 2.0)]), ParamError::BiasTwice { token: 3 });
+        assert_eq!(accepted(|r| r.logit_bias = vec![(9, 100.0), (0, -100.0)]).logit_bias(), [(0, -100.0), (9, 100.0)]);
     }
 
     #[test]

@@ -22,8 +22,7 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..ROUNDS {
         let first = u64::from(MULTIPLIERS[0]) * u64::from(counter[0]);
         let second = u64::from(MULTIPLIERS[1]) * u64::from(counter[2]);
-        counter =
-            [high(second) ^ counter[1] ^ key[0], low(second), high(first) ^ counter[3] ^ key[1], low(first)];
+        counter = [high(second) ^ counter[1] ^ key[0], low(second), high(first) ^ counter[3] ^ key[1], low(first)];
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
     counter
@@ -62,7 +61,8 @@ mod tests {
     #[test]
     fn each_of_seed_choice_and_position_gives_another_number() {
         let base = uniform(1, 0, 0);
-        for other in [uniform(2, 0, 0), uniform(1 << 32 | 1, 0, 0), uniform(1, 1, 0), uniform(1, 0, 1), uniform(1, 0, 1 << 32)]
+        for other in
+            [uniform(2, 0, 0), uniform(1 << 32 | 1, 0, 0), uniform(1, 1, 0), uniform(1, 0, 1), uniform(1, 0, 1 << 32)]
         {
             assert_ne!(base, other);
         }

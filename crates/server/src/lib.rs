@@ -1,1 +1,15 @@
-//! hearth-server
+//! The server half of Hearth: foundation models behind OpenAI- and Databricks-compatible endpoints.
+//!
+//! A request comes in through [`routes`], passes the [`gate`] to one of the [`endpoints`] and is answered by that
+//! endpoint's [`providers`] provider. [`wire`] holds the shapes of requests and answers.
+
+pub mod config;
+pub mod endpoints;
+pub mod error;
+pub mod gate;
+pub mod metrics;
+pub mod providers;
+pub mod routes;
+pub mod serve;
+pub mod sse;
+pub mod wire;

@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn a_name_on_two_cards_is_refused() {
         let mut cards = Catalogue::embedded().unwrap().cards().to_vec();
-        cards[1].aliases.push(cards[0].name.to_uppercase());
+        let taken = cards[0].name.to_uppercase();
+        cards[1].aliases.push(taken);
         let text = Catalogue::new(cards).unwrap_err().to_string();
         assert!(text.contains("both"), "{text}");
     }

@@ -10,6 +10,9 @@ mod catalogue;
 mod checksum;
 mod error;
 mod fetch;
+#[cfg(test)]
+#[cfg(unix)]
+mod hub_stub;
 mod location;
 mod package;
 mod progress;

@@ -125,7 +125,7 @@ impl Tensors<'_> {
             let q = Rows::dense(buffers.q, queries, self.shape.head_dim);
             assert!(first + segment.count <= positions, "segments end with the last visible position");
             // SAFETY: `scores` has `positions` columns for each query and is borrowed by this function alone.
-            unsafe { dot_products(self.isa, &keys, &q, scores.from_column(first)) };
+            unsafe { dot_products(self.isa, &keys, &q, scores.at_column(first)) };
             first += segment.count;
         }
     }

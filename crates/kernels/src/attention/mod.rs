@@ -30,7 +30,7 @@ impl AttentionShape {
         check_positive("heads", self.heads)?;
         check_positive("kv_heads", self.kv_heads)?;
         check_positive("head_dim", self.head_dim)?;
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(KernelError::NotMultiple { argument: "heads", multiple_of: self.kv_heads, actual: self.heads });
         }
         Ok(())

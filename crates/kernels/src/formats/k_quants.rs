@@ -15,13 +15,13 @@ pub(super) const Q6K_BYTES: usize = 128 + 64 + 16 + 2;
 pub(super) fn q2k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<Q2K_BYTES>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let (scale, minimum) = (half_at(block, 80), half_at(block, 82));
+        let numbers = block[16..80].as_chunks::<16>().0;
         for (group, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             let group_scale = scale * f32::from(block[group] & 15);
             let group_minimum = minimum * f32::from(block[group] >> 4);
-            let first = 16 + 32 * (group / 8) + 16 * (group % 2);
             let shift = 2 * ((group / 2) % 4);
-            for (j, out) in out.iter_mut().enumerate() {
-                let number = (block[first + j] >> shift) & 3;
+            for (out, packed) in out.iter_mut().zip(&numbers[2 * (group / 8) + group % 2]) {
+                let number = (packed >> shift) & 3;
                 *out = group_scale * i32::from(number) as f32 - group_minimum;
             }
         }
@@ -31,7 +31,7 @@ pub(super) fn q2k(bytes: &[u8], out: &mut [f32]) {
 /// The sixteen 6-bit scales of a Q3_K block, from `block[96..108]`: eight bytes whose halves are the low four bits of
 /// scales 0-7 and 8-15, then four bytes with the upper two bits of scales i, i+4, i+8, i+12.
 #[inline(always)]
-fn q3k_scales(block: &[u8; Q3K_BYTES]) -> [i32; 16] {
+pub(super) fn q3k_scales(block: &[u8; Q3K_BYTES]) -> [i32; 16] {
     let mut scales = [0; 16];
     for (i, scale) in scales.iter_mut().enumerate() {
         let low = (block[96 + i % 8] >> (4 * (i / 8))) & 15;
@@ -48,14 +48,14 @@ pub(super) fn q3k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<Q3K_BYTES>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let scale = half_at(block, 108);
         let scales = q3k_scales(block);
+        let (thirds, numbers) = (block[..32].as_chunks::<16>().0, block[32..96].as_chunks::<16>().0);
         for (group, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             let group_scale = scale * scales[group] as f32;
-            let high = 16 * (group % 2);
-            let low = 32 + 32 * (group / 8) + high;
+            let (low, high) = (&numbers[2 * (group / 8) + group % 2], &thirds[group % 2]);
             let shift = 2 * ((group / 2) % 4);
-            for (j, out) in out.iter_mut().enumerate() {
-                let number = (block[low + j] >> shift) & 3;
-                let third = (block[high + j] >> (group / 2)) & 1;
+            for (out, (low, high)) in out.iter_mut().zip(low.iter().zip(high)) {
+                let number = (low >> shift) & 3;
+                let third = (high >> (group / 2)) & 1;
                 *out = group_scale * (i32::from(number | (third << 2)) - 4) as f32;
             }
         }
@@ -122,14 +122,14 @@ pub(super) fn q5k(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q6k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<Q6K_BYTES>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let scale = half_at(block, 208);
+        let (lows, highs) = (block[..128].as_chunks::<16>().0, block[128..192].as_chunks::<16>().0);
         for (group, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             let group_scale = scale * f32::from(block[192 + group].cast_signed());
-            let (half, quarter, sixteen) = (group / 8, (group / 2) % 4, 16 * (group % 2));
-            let low = 64 * half + 32 * (quarter % 2) + sixteen;
-            let high = 128 + 32 * half + sixteen;
+            let (half, quarter, sixteen) = (group / 8, (group / 2) % 4, group % 2);
+            let (low, high) = (&lows[4 * half + 2 * (quarter % 2) + sixteen], &highs[2 * half + sixteen]);
             let (low_shift, high_shift) = (4 * (quarter / 2), 2 * quarter);
-            for (j, out) in out.iter_mut().enumerate() {
-                let number = ((block[low + j] >> low_shift) & 15) | (((block[high + j] >> high_shift) & 3) << 4);
+            for (out, (low, high)) in out.iter_mut().zip(low.iter().zip(high)) {
+                let number = ((low >> low_shift) & 15) | (((high >> high_shift) & 3) << 4);
                 *out = group_scale * (i32::from(number) - 32) as f32;
             }
         }

@@ -10,35 +10,42 @@ pub(super) const Q5_0_BYTES: usize = 2 + 4 + 16;
 pub(super) const Q5_1_BYTES: usize = 2 + 2 + 4 + 16;
 pub(super) const Q8_0_BYTES: usize = 2 + 32;
 
-/// The 4-bit numbers from `block[at..at + 16]`.
+/// Writes `number(q)` for each 4-bit q of `packed`.
 #[inline(always)]
-fn nibbles<const N: usize>(block: &[u8; N], at: usize) -> [u8; BLOCK] {
-    let mut numbers = [0; BLOCK];
-    for j in 0..BLOCK / 2 {
-        numbers[j] = block[at + j] & 15;
-        numbers[j + 16] = block[at + j] >> 4;
+fn four_bits(packed: &[u8; 16], out: &mut [f32; BLOCK], number: impl Fn(i32) -> f32) {
+    let (low, high) = out.split_at_mut(16);
+    for (out, &packed) in low.iter_mut().zip(packed) {
+        *out = number(i32::from(packed & 15));
     }
-    numbers
+    for (out, &packed) in high.iter_mut().zip(packed) {
+        *out = number(i32::from(packed >> 4));
+    }
 }
 
-/// The 5-bit numbers whose fifth bits are the 32 bits at `at` and whose other bits are the 16 bytes after them.
+/// The same with 5 bits: bit i of `fifths` is the fifth bit of number i.
 #[inline(always)]
-fn five_bits<const N: usize>(block: &[u8; N], at: usize) -> [u8; BLOCK] {
-    let high = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-    let mut numbers = nibbles(block, at + 4);
-    for (j, number) in numbers.iter_mut().enumerate() {
-        *number |= (((high >> j) & 1) << 4) as u8;
+fn five_bits(fifths: [u8; 4], packed: &[u8; 16], out: &mut [f32; BLOCK], number: impl Fn(i32) -> f32) {
+    let fifths = u32::from_le_bytes(fifths);
+    let (low, high) = out.split_at_mut(16);
+    for (i, (out, &packed)) in low.iter_mut().zip(packed).enumerate() {
+        *out = number(i32::from(packed & 15) | (((fifths >> i) & 1) << 4) as i32);
     }
-    numbers
+    for (i, (out, &packed)) in high.iter_mut().zip(packed).enumerate() {
+        *out = number(i32::from(packed >> 4) | (((fifths >> (i + 16)) & 1) << 4) as i32);
+    }
+}
+
+/// The last 16 bytes of a block: the numbers of the 4- and 5-bit formats.
+#[inline(always)]
+fn packed<const N: usize>(block: &[u8; N]) -> &[u8; 16] {
+    &block[N - 16..].as_chunks::<16>().0[0]
 }
 
 #[inline(always)]
 pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<Q4_0_BYTES>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let scale = half_at(block, 0);
-        for (out, number) in out.iter_mut().zip(nibbles(block, 2)) {
-            *out = (i32::from(number) - 8) as f32 * scale;
-        }
+        four_bits(packed(block), out, |q| (q - 8) as f32 * scale);
     }
 }
 
@@ -46,9 +53,7 @@ pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q4_1(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<Q4_1_BYTES>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-        for (out, number) in out.iter_mut().zip(nibbles(block, 4)) {
-            *out = i32::from(number) as f32 * scale + minimum;
-        }
+        four_bits(packed(block), out, |q| q as f32 * scale + minimum);
     }
 }
 
@@ -56,9 +61,7 @@ pub(super) fn q4_1(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q5_0(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<Q5_0_BYTES>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let scale = half_at(block, 0);
-        for (out, number) in out.iter_mut().zip(five_bits(block, 2)) {
-            *out = (i32::from(number) - 16) as f32 * scale;
-        }
+        five_bits([block[2], block[3], block[4], block[5]], packed(block), out, |q| (q - 16) as f32 * scale);
     }
 }
 
@@ -66,9 +69,7 @@ pub(super) fn q5_0(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q5_1(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<Q5_1_BYTES>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-        for (out, number) in out.iter_mut().zip(five_bits(block, 4)) {
-            *out = i32::from(number) as f32 * scale + minimum;
-        }
+        five_bits([block[4], block[5], block[6], block[7]], packed(block), out, |q| q as f32 * scale + minimum);
     }
 }
 

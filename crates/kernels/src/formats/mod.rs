@@ -2,6 +2,8 @@
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), and their exact expansion to f32.
 //! It knows bytes, not files or matrices.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod float;
 mod k_quants;
 mod legacy;
@@ -151,9 +153,19 @@ pub fn expand_with(isa: Isa, format: Format, bytes: &[u8], out: &mut [f32]) -> R
     Ok(())
 }
 
+/// Expands whole blocks; what is not a whole block on either side is left alone.
+#[expect(unsafe_code, reason = "a function compiled for an instruction set is called after that set was detected")]
+pub(crate) fn expand_blocks(isa: Isa, format: Format, bytes: &[u8], out: &mut [f32]) {
+    // SAFETY: every level but the scalar one has AVX2, and exists only where the instructions do.
+    #[cfg(target_arch = "x86_64")]
+    if isa != Isa::SCALAR && unsafe { avx2::expand(format, bytes, out) } {
+        return;
+    }
+    expand_plain(isa, format, bytes, out);
+}
+
 for_each_isa! {
-    /// Expands whole blocks; what is not a whole block on either side is left alone.
-    pub(crate) fn expand_blocks(format: Format, bytes: &[u8], out: &mut [f32]) = expand_any;
+    fn expand_plain(format: Format, bytes: &[u8], out: &mut [f32]) = expand_any;
 }
 
 #[inline(always)]

@@ -1,5 +1,7 @@
 //! The loops for AVX2 with FMA: two registers are the sixteen lanes.
 
+#![expect(clippy::needless_range_loop, reason = "the index counts registers of several arrays at once")]
+
 use std::arch::x86_64::*;
 
 use super::{LANES, Rows, Target};
@@ -66,7 +68,10 @@ unsafe fn tile<const W: usize, const X: usize>(sides: [&Rows<'_>; 2], [j, i]: [u
         for part in 0..PARTS {
             let at = k + part * WIDTH;
             // SAFETY: eight floats from `at` lie inside every row.
-            let loaded: [__m256; W] = std::array::from_fn(|w| unsafe { _mm256_loadu_ps(weights[w].add(at)) });
+            let mut loaded = [_mm256_setzero_ps(); W];
+            for w in 0..W {
+                loaded[w] = unsafe { _mm256_loadu_ps(weights[w].add(at)) };
+            }
             for x in 0..X {
                 let input = unsafe { _mm256_loadu_ps(inputs[x].add(at)) };
                 for w in 0..W {
@@ -81,10 +86,12 @@ unsafe fn tile<const W: usize, const X: usize>(sides: [&Rows<'_>; 2], [j, i]: [u
             let mask = tail_mask(depth - whole, part);
             let at = k + part * WIDTH;
             // SAFETY: the mask leaves out what lies beyond the row.
-            let load = |row: *const f32| unsafe { _mm256_maskload_ps(row.wrapping_add(at), mask) };
-            let loaded: [__m256; W] = std::array::from_fn(|w| load(weights[w]));
+            let mut loaded = [_mm256_setzero_ps(); W];
+            for w in 0..W {
+                loaded[w] = unsafe { _mm256_maskload_ps(weights[w].wrapping_add(at), mask) };
+            }
             for x in 0..X {
-                let input = load(inputs[x]);
+                let input = unsafe { _mm256_maskload_ps(inputs[x].wrapping_add(at), mask) };
                 for w in 0..W {
                     sums[x][w][part] = _mm256_fmadd_ps(loaded[w], input, sums[x][w][part]);
                 }
@@ -173,11 +180,18 @@ unsafe fn sum_tile<const R: usize, const C: usize>([factors, values]: [&Rows<'_>
     let rows: [*mut f32; R] = std::array::from_fn(|r| out.row(i + r).wrapping_add(d));
     let weights: [*const f32; R] = std::array::from_fn(|r| factors.row(i + r));
     // SAFETY: `out` has these rows and columns by the caller's promise.
-    let mut sums: [[__m256; C]; R] =
-        std::array::from_fn(|r| std::array::from_fn(|c| unsafe { _mm256_loadu_ps(rows[r].add(c * WIDTH)) }));
+    let mut sums = [[_mm256_setzero_ps(); C]; R];
+    for r in 0..R {
+        for c in 0..C {
+            sums[r][c] = unsafe { _mm256_loadu_ps(rows[r].add(c * WIDTH)) };
+        }
+    }
     for p in 0..values.count {
         let value = values.row(p).wrapping_add(d);
-        let loaded: [__m256; C] = std::array::from_fn(|c| unsafe { _mm256_loadu_ps(value.add(c * WIDTH)) });
+        let mut loaded = [_mm256_setzero_ps(); C];
+        for c in 0..C {
+            loaded[c] = unsafe { _mm256_loadu_ps(value.add(c * WIDTH)) };
+        }
         for r in 0..R {
             let factor = _mm256_set1_ps(unsafe { *weights[r].add(p) });
             for c in 0..C {

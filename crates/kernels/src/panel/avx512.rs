@@ -1,12 +1,14 @@
 //! The loops for AVX-512: one register is the sixteen lanes.
 
+#![expect(clippy::needless_range_loop, reason = "the index counts registers of several arrays at once")]
+
 use std::arch::x86_64::*;
 
 use super::{LANES, Rows, Target};
 
-/// Rows of weights and of inputs in a tile: 24 sums, 4 weights and an input fit the 32 registers.
+/// Rows of weights and of inputs in a tile. More than 16 sums would fit the 32 registers, but compilers then spill some.
 const WEIGHT_ROWS: usize = 4;
-const INPUT_ROWS: usize = 6;
+const INPUT_ROWS: usize = 4;
 
 /// # Safety
 /// As [`super::dot_products`].
@@ -21,8 +23,6 @@ pub(super) unsafe fn dot_products(weights: &Rows<'_>, inputs: &Rows<'_>, out: Ta
                 1 => strip::<1>(weights, inputs, i, out),
                 2 => strip::<2>(weights, inputs, i, out),
                 3 => strip::<3>(weights, inputs, i, out),
-                4 => strip::<4>(weights, inputs, i, out),
-                5 => strip::<5>(weights, inputs, i, out),
                 _ => strip::<INPUT_ROWS>(weights, inputs, i, out),
             }
         }
@@ -65,7 +65,10 @@ unsafe fn tile<const W: usize, const X: usize>(sides: [&Rows<'_>; 2], [j, i]: [u
     let mut k = 0;
     while k < whole {
         // SAFETY: sixteen floats from `k` lie inside every row.
-        let loaded: [__m512; W] = std::array::from_fn(|w| unsafe { _mm512_loadu_ps(weights[w].add(k)) });
+        let mut loaded = [_mm512_setzero_ps(); W];
+        for w in 0..W {
+            loaded[w] = unsafe { _mm512_loadu_ps(weights[w].add(k)) };
+        }
         for x in 0..X {
             let input = unsafe { _mm512_loadu_ps(inputs[x].add(k)) };
             for w in 0..W {
@@ -77,7 +80,10 @@ unsafe fn tile<const W: usize, const X: usize>(sides: [&Rows<'_>; 2], [j, i]: [u
     if whole < depth {
         let mask = (1u16 << (depth - whole)) - 1;
         // SAFETY: the mask leaves out what lies beyond the row.
-        let loaded: [__m512; W] = std::array::from_fn(|w| unsafe { _mm512_maskz_loadu_ps(mask, weights[w].add(k)) });
+        let mut loaded = [_mm512_setzero_ps(); W];
+        for w in 0..W {
+            loaded[w] = unsafe { _mm512_maskz_loadu_ps(mask, weights[w].add(k)) };
+        }
         for x in 0..X {
             let input = unsafe { _mm512_maskz_loadu_ps(mask, inputs[x].add(k)) };
             for w in 0..W {
@@ -149,12 +155,18 @@ unsafe fn sum_tile<const R: usize, const C: usize>(
     let rows: [*mut f32; R] = std::array::from_fn(|r| out.row(i + r).wrapping_add(d));
     let weights: [*const f32; R] = std::array::from_fn(|r| factors.row(i + r));
     // SAFETY: `out` has these rows by the caller's promise, and the mask leaves out the columns that it has not.
-    let mut sums: [[__m512; C]; R] = std::array::from_fn(|r| {
-        std::array::from_fn(|c| unsafe { _mm512_maskz_loadu_ps(mask, rows[r].add(c * LANES)) })
-    });
+    let mut sums = [[_mm512_setzero_ps(); C]; R];
+    for r in 0..R {
+        for c in 0..C {
+            sums[r][c] = unsafe { _mm512_maskz_loadu_ps(mask, rows[r].add(c * LANES)) };
+        }
+    }
     for p in 0..values.count {
         let value = values.row(p).wrapping_add(d);
-        let loaded: [__m512; C] = std::array::from_fn(|c| unsafe { _mm512_maskz_loadu_ps(mask, value.add(c * LANES)) });
+        let mut loaded = [_mm512_setzero_ps(); C];
+        for c in 0..C {
+            loaded[c] = unsafe { _mm512_maskz_loadu_ps(mask, value.add(c * LANES)) };
+        }
         for r in 0..R {
             let factor = _mm512_set1_ps(unsafe { *weights[r].add(p) });
             for c in 0..C {

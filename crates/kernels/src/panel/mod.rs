@@ -70,7 +70,7 @@ impl Target {
     }
 
     /// The same rows from column `column` on.
-    pub(crate) fn from_column(self, column: usize) -> Self {
+    pub(crate) fn at_column(self, column: usize) -> Self {
         Self { start: self.start.wrapping_add(column), stride: self.stride }
     }
 

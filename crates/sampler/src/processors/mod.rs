@@ -85,7 +85,10 @@ pub(crate) mod testing {
         let mut tokens = Vec::new();
         if let Some(mut candidates) = Candidates::new(logits, &mut buffers) {
             truncations.iter().for_each(|&truncation| candidates.truncate(truncation));
-            candidates.for_each(|candidate| tokens.push(candidate.token));
+            candidates.visit_above(f32::NEG_INFINITY, |candidate| {
+                tokens.push(candidate.token);
+                f32::NEG_INFINITY
+            });
         }
         tokens
     }

@@ -23,7 +23,7 @@ impl Truncation for TopK {
             return None;
         }
         let mut best = BestOf::new(self.0, buffer);
-        candidates.for_each(|candidate| best.offer(candidate));
+        candidates.visit_above(f32::NEG_INFINITY, |candidate| best.admit(candidate));
         best.last()
     }
 }

@@ -30,13 +30,12 @@ impl Truncation for TopP {
         // All tokens lighter than this weigh less than (1 - p) of the whole together, so the nucleus is complete without them.
         let floor_weight = (1.0 - self.0) * total / candidates.count_bound() as f64;
         let floor = f64::from(max) + floor_weight.ln() - FLOOR_MARGIN;
-        // The largest f32 at most the floor, give or take less than the margin.
-        let floor = floor as f32;
+        // One f32 lower again, for logits so large that the margin is lost in their rounding.
+        let floor = (floor as f32).next_down();
         buffer.clear();
-        candidates.for_each(|candidate| {
-            if candidate.logit >= floor {
-                buffer.push(candidate);
-            }
+        candidates.visit_above(floor, |candidate| {
+            buffer.push(candidate);
+            floor
         });
         last_of_mass(buffer, self.0 * total, max)
     }

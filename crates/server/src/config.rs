@@ -1,0 +1,149 @@
+//! The server's settings: what was typed, and what is used after it was checked.
+//!
+//! The only place of this crate that reads the environment.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::gate::Access;
+
+/// The environment variable of the token.
+pub const TOKEN_VARIABLE: &str = "HEARTH_TOKEN";
+
+const MEBIBYTE: usize = 1 << 20;
+
+/// What was typed.
+#[derive(Clone)]
+pub struct ServeSettings {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes any free one.
+    pub port: u16,
+    /// The token that callers must send; none makes the caller the local admin, on a loopback address only.
+    pub token: Option<String>,
+    /// Longest request body, in bytes.
+    pub body_limit: usize,
+    /// Most texts of one embedding request.
+    pub embedding_inputs: usize,
+    /// Most choices of one request: prompts times `n` (or `best_of`).
+    pub choices: usize,
+}
+
+impl Default for ServeSettings {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 8080,
+            token: None,
+            body_limit: 16 * MEBIBYTE,
+            embedding_inputs: 2048,
+            choices: 128,
+        }
+    }
+}
+
+impl ServeSettings {
+    /// The defaults, with the token of the environment.
+    pub fn from_environment() -> Self {
+        Self { token: std::env::var(TOKEN_VARIABLE).ok(), ..Self::default() }
+    }
+
+    /// Checks what was typed.
+    pub fn check(self) -> Result<ServeConfig, ConfigError> {
+        let access = match self.token {
+            Some(token) => Access::Token(checked_token(token)?),
+            None if self.host.is_loopback() => Access::LocalAdmin,
+            None => return Err(ConfigError::TokenRequired { host: self.host }),
+        };
+        let limits = Limits {
+            body: at_least_one("the longest request body", self.body_limit)?,
+            embedding_inputs: at_least_one("the number of texts of an embedding request", self.embedding_inputs)?,
+            choices: at_least_one("the number of choices of a request", self.choices)?,
+        };
+        Ok(ServeConfig { address: SocketAddr::new(self.host, self.port), access, limits })
+    }
+}
+
+/// What is used.
+#[derive(Debug)]
+pub struct ServeConfig {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Who may come in.
+    pub access: Access,
+    /// How much one request may ask for.
+    pub limits: Limits,
+}
+
+/// How much one request may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a body.
+    pub body: usize,
+    /// Texts of an embedding request.
+    pub embedding_inputs: usize,
+    /// Prompts times choices.
+    pub choices: usize,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Others can reach the address.
+    #[error(
+        "the address {host} can be reached from other machines, so a token is required: set {TOKEN_VARIABLE}, or \
+         listen on 127.0.0.1"
+    )]
+    TokenRequired {
+        /// The address.
+        host: IpAddr,
+    },
+    /// The token cannot be sent.
+    #[error("the token in {TOKEN_VARIABLE} must be visible ASCII without blanks, and not empty")]
+    Token,
+    /// A limit of 0 refuses everything.
+    #[error("{what} must be at least 1, not 0")]
+    Zero {
+        /// Which limit.
+        what: &'static str,
+    },
+}
+
+fn checked_token(token: String) -> Result<String, ConfigError> {
+    // What no header can carry would lock everybody out, and an empty token would let everybody in.
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ConfigError::Token);
+    }
+    Ok(token)
+}
+
+fn at_least_one(what: &'static str, value: usize) -> Result<usize, ConfigError> {
+    if value == 0 { Err(ConfigError::Zero { what }) } else { Ok(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_others_reach_needs_a_token() {
+        let open = ServeSettings { host: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..ServeSettings::default() };
+        assert_eq!(open.clone().check().unwrap_err(), ConfigError::TokenRequired { host: open.host });
+        let closed = ServeSettings { token: Some("abc".into()), ..open };
+        assert!(matches!(closed.check().unwrap().access, Access::Token(token) if token == "abc"));
+        assert!(matches!(ServeSettings::default().check().unwrap().access, Access::LocalAdmin));
+    }
+
+    #[test]
+    fn a_token_must_fit_into_a_header() {
+        for bad in ["", "a b", "ü", "a\n"] {
+            let settings = ServeSettings { token: Some(bad.into()), ..ServeSettings::default() };
+            assert_eq!(settings.check().unwrap_err(), ConfigError::Token, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_refused() {
+        let settings = ServeSettings { body_limit: 0, ..ServeSettings::default() };
+        assert!(settings.check().unwrap_err().to_string().contains("longest request body"));
+    }
+}

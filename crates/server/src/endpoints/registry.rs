@@ -1,0 +1,85 @@
+//! All endpoints by name, and the names of those that are still loading.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{Endpoint, EndpointError, check_name};
+use crate::gate::Pass;
+
+/// All endpoints. Whoever holds it can add one; getting one out takes the gate's [`Pass`].
+#[derive(Default)]
+pub struct Registry {
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    endpoints: BTreeMap<String, Arc<Endpoint>>,
+    loading: BTreeSet<String>,
+}
+
+/// What stands under a name.
+pub(crate) enum Found {
+    /// An endpoint that answers.
+    Ready(Arc<Endpoint>),
+    /// An endpoint whose model is loading.
+    Loading,
+    /// Nothing.
+    Nothing,
+}
+
+impl Registry {
+    /// Announces an endpoint whose model is loading: the server is not ready before it is inserted.
+    pub fn announce(&self, name: &str) -> Result<(), EndpointError> {
+        check_name(name)?;
+        let mut state = self.write();
+        if state.endpoints.contains_key(name) || !state.loading.insert(name.to_owned()) {
+            return Err(EndpointError::Exists(name.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Adds an endpoint, announced or not.
+    pub fn insert(&self, endpoint: Endpoint) -> Result<(), EndpointError> {
+        let mut state = self.write();
+        let name = endpoint.name().to_owned();
+        if state.endpoints.contains_key(&name) {
+            return Err(EndpointError::Exists(name));
+        }
+        state.loading.remove(&name);
+        state.endpoints.insert(name, Arc::new(endpoint));
+        Ok(())
+    }
+
+    /// Whether every announced endpoint has been inserted.
+    pub fn is_ready(&self) -> bool {
+        self.read().loading.is_empty()
+    }
+
+    /// The names that are still loading.
+    pub fn loading(&self) -> Vec<String> {
+        self.read().loading.iter().cloned().collect()
+    }
+
+    pub(crate) fn find(&self, name: &str, _pass: Pass) -> Found {
+        let state = self.read();
+        match state.endpoints.get(name) {
+            Some(endpoint) => Found::Ready(Arc::clone(endpoint)),
+            None if state.loading.contains(name) => Found::Loading,
+            None => Found::Nothing,
+        }
+    }
+
+    pub(crate) fn all(&self, _pass: Pass) -> Vec<Arc<Endpoint>> {
+        self.read().endpoints.values().cloned().collect()
+    }
+
+    // No critical section in here leaves the state half changed, so a poisoned lock still guards a sound value.
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

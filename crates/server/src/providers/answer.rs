@@ -1,0 +1,84 @@
+//! What a provider answers with: a stream of events over all choices, or vectors.
+
+use futures::stream::BoxStream;
+
+use super::ProviderError;
+use crate::wire::options::{FinishReason, Usage};
+
+/// An answer that is being made. Dropping `events` cancels the rest of it.
+pub struct Answer {
+    /// Number of choices; each finishes exactly once.
+    pub choices: usize,
+    /// Events of all choices, interleaved as they come. The last one is a choice's end, or an error.
+    pub events: BoxStream<'static, Result<AnswerEvent, ProviderError>>,
+}
+
+/// Something happened to one choice.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AnswerEvent {
+    /// It begins with its prompt. At most once, before everything else of the choice.
+    Echo {
+        /// Which choice.
+        index: usize,
+        /// The prompt.
+        delta: Delta,
+    },
+    /// There is more of it.
+    Delta {
+        /// Which choice.
+        index: usize,
+        /// What is new.
+        delta: Delta,
+    },
+    /// It is complete.
+    Finished {
+        /// Which choice.
+        index: usize,
+        /// Why it ended.
+        reason: FinishReason,
+        /// Tokens of the whole answer so far: with the last choice's end, of the whole answer.
+        usage: Usage,
+    },
+}
+
+/// A piece of a choice.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Delta {
+    /// More text; may be empty while a character or a stop text is undecided.
+    pub text: String,
+    /// The tokens of the piece, if log probabilities were asked for.
+    pub tokens: Vec<TokenLogprob>,
+}
+
+/// A token, its log probability and its alternatives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// Text of the token on its own.
+    pub text: String,
+    /// Its bytes: a token may hold part of a character.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability; `None` for the first token of a prompt.
+    pub logprob: Option<f32>,
+    /// The most likely tokens at this place, best first.
+    pub top: Vec<TopLogprob>,
+}
+
+/// One alternative.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopLogprob {
+    /// Text of the token on its own.
+    pub text: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// One vector a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// In the order of the texts.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts.
+    pub prompt_tokens: usize,
+}

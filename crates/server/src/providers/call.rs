@@ -1,0 +1,80 @@
+//! What a provider is asked for: checked requests, without a trace of HTTP.
+
+use hearth_sampler::SamplingRequest;
+
+use crate::wire::chat::Role;
+
+/// How an answer is generated.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// How tokens are chosen. Its bounds are the sampler's to check, since some depend on the model.
+    pub sampling: SamplingRequest,
+    /// Most tokens of one answer; 0 only where a prompt is echoed.
+    pub max_tokens: usize,
+    /// Answers to each prompt, at least 1.
+    pub choices: usize,
+}
+
+/// A conversation to answer.
+#[derive(Debug, Clone)]
+pub struct ChatCall {
+    /// Oldest first, at least one.
+    pub messages: Vec<ChatMessage>,
+    /// How to answer.
+    pub generation: Generation,
+}
+
+/// One message: text, and who said it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatMessage {
+    /// Who speaks: system, user or assistant.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+    /// A name of the speaker.
+    pub name: Option<String>,
+}
+
+/// Texts to continue.
+#[derive(Debug, Clone)]
+pub struct CompletionCall {
+    /// At least one.
+    pub prompts: Vec<Prompt>,
+    /// Whether every answer begins with its prompt.
+    pub echo: bool,
+    /// Whether the prompts are a user's messages, to be put into the chat template.
+    pub templated: bool,
+    /// What to do with a prompt that is longer than the context.
+    pub on_overflow: OnOverflow,
+    /// How to answer.
+    pub generation: Generation,
+}
+
+/// A text, or its tokens in the model's own vocabulary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// A text.
+    Text(String),
+    /// Token ids.
+    Tokens(Vec<u32>),
+}
+
+/// What to do with a prompt that is longer than the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnOverflow {
+    /// Refuse it.
+    Refuse,
+    /// Drop its beginning, so that the prompt's end and `max_tokens` fit.
+    DropBeginning,
+}
+
+/// Texts to embed.
+#[derive(Debug, Clone)]
+pub struct EmbeddingCall {
+    /// At least one.
+    pub inputs: Vec<Prompt>,
+    /// Put before each text.
+    pub instruction: Option<String>,
+    /// The size of vectors that the caller expects.
+    pub dimensions: Option<usize>,
+}

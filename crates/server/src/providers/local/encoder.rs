@@ -1,0 +1,48 @@
+//! Embeddings of a local encoder.
+
+use hearth_engine::serve::EncoderHandle;
+use hearth_engine::text::{SpecialTokens, Tokenizer};
+
+use super::{blocking, engine_error, request_error, text_error};
+use crate::providers::{EmbeddingCall, Embeddings, Prompt, ProviderError};
+
+/// The vectors of all texts. Dropping the future cancels what is not computed yet.
+pub(super) async fn embed(encoder: &EncoderHandle, call: EmbeddingCall) -> Result<Embeddings, ProviderError> {
+    check_dimensions(encoder, call.dimensions)?;
+    let tokenizer = encoder.tokenizer().clone();
+    let texts = blocking(move || tokens_of_all(&tokenizer, call)).await?;
+    encoder.check(&texts).map_err(|error| request_error("input", &error))?;
+    let prompt_tokens = texts.iter().map(Vec::len).sum();
+    let vectors = encoder.embed(texts).await.map_err(|error| engine_error(&error))?;
+    Ok(Embeddings { vectors, prompt_tokens })
+}
+
+fn check_dimensions(encoder: &EncoderHandle, wanted: Option<usize>) -> Result<(), ProviderError> {
+    match (wanted, encoder.info().dimensions) {
+        (Some(wanted), Some(actual)) if wanted != actual => {
+            let message = format!("`dimensions` must be {actual}, the size of this model's vectors, not {wanted}");
+            Err(ProviderError::OutOfRange { message, field: "dimensions".into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn tokens_of_all(tokenizer: &Tokenizer, call: EmbeddingCall) -> Result<Vec<Vec<u32>>, ProviderError> {
+    let instruction = call.instruction.unwrap_or_default();
+    let tokens = |input| match input {
+        Prompt::Tokens(tokens) => Ok(surrounded(tokenizer, tokens)),
+        Prompt::Text(text) => tokenizer
+            .encode(&(instruction.clone() + &text), SpecialTokens::Add)
+            .map_err(|error| text_error("input", &error)),
+    };
+    call.inputs.into_iter().map(tokens).collect()
+}
+
+/// Token ids with the tokens that the model expects around every text, unless they are there already.
+fn surrounded(tokenizer: &Tokenizer, tokens: Vec<u32>) -> Vec<u32> {
+    let (leading, trailing) = (tokenizer.leading_tokens(), tokenizer.trailing_tokens());
+    if tokens.starts_with(leading) && tokens.ends_with(trailing) {
+        return tokens;
+    }
+    [leading, &tokens, trailing].concat()
+}

@@ -1,0 +1,114 @@
+//! Models in this process: from calls to token ids and back to events.
+//!
+//! Tokenizing and templates run on threads for blocking work, since a long prompt would hold up everybody else.
+
+mod decoder;
+mod encoder;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hearth_engine::Error;
+use hearth_engine::serve::{LoadedModel, RequestError};
+use hearth_engine::text::TextError;
+
+use super::{Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad};
+use crate::endpoints::Task;
+
+/// A model of this process as a provider.
+pub struct LocalProvider {
+    model: LoadedModel,
+}
+
+impl LocalProvider {
+    /// A running model.
+    pub fn new(model: LoadedModel) -> Self {
+        Self { model }
+    }
+}
+
+impl Provider for LocalProvider {
+    fn task(&self) -> Task {
+        match &self.model {
+            LoadedModel::Decoder(engine) if engine.text().template.is_some() => Task::Chat,
+            LoadedModel::Decoder(_) => Task::Completions,
+            LoadedModel::Encoder(_) => Task::Embeddings,
+        }
+    }
+
+    fn model_name(&self) -> &str {
+        &self.model.info().name
+    }
+
+    fn chat(&self, call: ChatCall) -> BoxFuture<'_, Result<Answer, ProviderError>> {
+        match &self.model {
+            LoadedModel::Decoder(engine) => decoder::chat(engine, call).boxed(),
+            LoadedModel::Encoder(_) => self.refuse(Task::Chat),
+        }
+    }
+
+    fn complete(&self, call: CompletionCall) -> BoxFuture<'_, Result<Answer, ProviderError>> {
+        match &self.model {
+            LoadedModel::Decoder(engine) => decoder::complete(engine, call).boxed(),
+            LoadedModel::Encoder(_) => self.refuse(Task::Completions),
+        }
+    }
+
+    fn embed(&self, call: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>> {
+        match &self.model {
+            LoadedModel::Encoder(encoder) => encoder::embed(encoder, call).boxed(),
+            LoadedModel::Decoder(_) => self.refuse(Task::Embeddings),
+        }
+    }
+
+    fn load(&self) -> Option<ProviderLoad> {
+        let LoadedModel::Decoder(engine) = &self.model else { return None };
+        let load = engine.load();
+        Some(ProviderLoad {
+            running: load.running,
+            waiting: load.waiting,
+            blocks_used: load.blocks_used,
+            blocks_total: load.blocks_total,
+        })
+    }
+}
+
+impl LocalProvider {
+    fn refuse<T: Send + 'static>(&self, task: Task) -> BoxFuture<'_, Result<T, ProviderError>> {
+        let text = format!("the model {} does not do {task}", self.model_name());
+        async { Err(ProviderError::WrongTask(text)) }.boxed()
+    }
+}
+
+/// Runs `work` where it may take its time.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
+) -> Result<T, ProviderError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(ProviderError::Failed(format!("preparing the prompt: {error}"))))
+}
+
+/// A failure between text and tokens; `field` is where the text came from.
+fn text_error(field: &str, error: &TextError) -> ProviderError {
+    match error {
+        TextError::Template { .. } | TextError::NoTemplate | TextError::TextTooLong { .. } => {
+            ProviderError::invalid(field, error.to_string())
+        }
+        _ => ProviderError::Failed(error.to_string()),
+    }
+}
+
+/// A request that its model cannot run; `field` is where its tokens came from.
+fn request_error(field: &str, error: &RequestError) -> ProviderError {
+    match error {
+        _ if error.is_context_length() => ProviderError::ContextLength(error.to_string()),
+        RequestError::NothingToDo => ProviderError::invalid("max_tokens", error.to_string()),
+        _ => ProviderError::invalid(field, error.to_string()),
+    }
+}
+
+fn engine_error(error: &Error) -> ProviderError {
+    match error {
+        Error::Stopped => ProviderError::Stopped("the model has stopped".into()),
+        _ => ProviderError::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,116 @@
+//! Where answers come from: the seam between endpoints and the models behind them.
+//!
+//! Owns the trait, the calls it takes, the events it answers with and the local models. Knows no path, no dialect
+//! and no permission: a call that arrives here is allowed.
+
+pub mod answer;
+pub mod call;
+pub mod local;
+
+use futures::future::BoxFuture;
+
+pub use answer::{Answer, AnswerEvent, Delta, Embeddings, TokenLogprob, TopLogprob};
+pub use call::{ChatCall, CompletionCall, EmbeddingCall, Generation, OnOverflow, Prompt};
+
+use crate::endpoints::Task;
+use crate::error::{ApiError, ErrorKind};
+
+/// A model that answers, in this process or behind somebody else's API.
+///
+/// Dropping a returned future, or the events of an answer, cancels the work behind them.
+pub trait Provider: Send + Sync {
+    /// What the model does best. A chat model also completes texts.
+    fn task(&self) -> Task;
+
+    /// What the model calls itself in the `served-model-name` header and in the list of models.
+    fn model_name(&self) -> &str;
+
+    /// Answers a conversation.
+    fn chat(&self, call: ChatCall) -> BoxFuture<'_, Result<Answer, ProviderError>>;
+
+    /// Continues texts. Choice `i * n + j` is answer `j` of prompt `i`.
+    fn complete(&self, call: CompletionCall) -> BoxFuture<'_, Result<Answer, ProviderError>>;
+
+    /// Turns texts into vectors, in order.
+    fn embed(&self, call: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>>;
+
+    /// How busy the model is; `None` where nobody can tell.
+    fn load(&self) -> Option<ProviderLoad> {
+        None
+    }
+}
+
+/// How busy a model is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProviderLoad {
+    /// Sequences in the batch.
+    pub running: usize,
+    /// Sequences in the queue.
+    pub waiting: usize,
+    /// Blocks of the cache that hold tokens.
+    pub blocks_used: usize,
+    /// Blocks of the cache.
+    pub blocks_total: usize,
+}
+
+/// Why a provider has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProviderError {
+    /// The caller can do better.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong.
+        message: String,
+        /// The field to blame.
+        field: Option<String>,
+    },
+    /// A field of the call is out of range.
+    #[error("{message}")]
+    OutOfRange {
+        /// The bound and the value.
+        message: String,
+        /// The field to blame.
+        field: String,
+    },
+    /// The prompt is longer than the model's context.
+    #[error("{0}")]
+    ContextLength(String),
+    /// The queue is full.
+    #[error("{0}")]
+    Busy(String),
+    /// The model does not answer any more, or not yet.
+    #[error("{0}")]
+    Stopped(String),
+    /// The model does not do this.
+    #[error("{0}")]
+    WrongTask(String),
+    /// The model failed. The text is for the log, and for the caller no more than that it failed.
+    #[error("the model failed: {0}")]
+    Failed(String),
+}
+
+impl ProviderError {
+    /// A call that makes no sense, blamed on `field`.
+    pub fn invalid(field: &str, message: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), field: Some(field.to_owned()) }
+    }
+}
+
+impl From<ProviderError> for ApiError {
+    fn from(error: ProviderError) -> Self {
+        let message = error.to_string();
+        match error {
+            ProviderError::Invalid { field: None, .. } | ProviderError::WrongTask(_) => {
+                Self::new(ErrorKind::BadRequest, message)
+            }
+            ProviderError::Invalid { field: Some(field), .. } => {
+                Self::new(ErrorKind::BadRequest, message).with_field(field)
+            }
+            ProviderError::OutOfRange { field, .. } => Self::new(ErrorKind::OutOfRange, message).with_field(field),
+            ProviderError::ContextLength(_) => Self::new(ErrorKind::ContextLength, message),
+            ProviderError::Busy(_) => Self::new(ErrorKind::RateLimited, message),
+            ProviderError::Stopped(_) => Self::new(ErrorKind::Unavailable, message),
+            ProviderError::Failed(detail) => Self::internal("the model failed to answer", detail),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What stands around every handler: request ids in the log, errors in the path's dialect, counting, panics.
+
+use std::any::Any;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::Uri;
+use axum::http::uri::PathAndQuery;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tower_http::request_id::RequestId;
+use tracing::Instrument;
+
+use crate::error::{ApiError, Dialect};
+use crate::metrics;
+
+/// Writes the body of an error in the dialect of the path, and the error into the log beside the request's id.
+pub(super) async fn render_errors(request: Request, next: Next) -> Response {
+    let dialect = Dialect::of(request.uri().path());
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    match response.extensions_mut().remove::<ApiError>() {
+        None => response,
+        Some(error) => {
+            span.in_scope(|| error.log());
+            error.render(dialect, response)
+        }
+    }
+}
+
+/// Counts requests by route and status. Stands inside the router, where the route is known.
+pub(super) async fn count(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
+    let response = next.run(request).await;
+    // Methods can be made up by callers too; those that no route takes are all the same to us.
+    let (route, method) = match &route {
+        Some(route) if response.status() != 405 => (route.as_str(), method.as_str()),
+        _ => ("unknown", "any"),
+    };
+    metrics::request(route, method, response.status().as_u16(), begun.elapsed().as_secs_f64());
+    response
+}
+
+/// Drops slashes at the end of the path: some clients send one, and a redirect would lose the body.
+pub(super) async fn without_trailing_slash(mut request: Request) -> Request {
+    let uri = request.uri();
+    let trimmed = uri.path().trim_end_matches('/');
+    if trimmed.is_empty() || trimmed.len() == uri.path().len() {
+        return request;
+    }
+    let path = match uri.query() {
+        Some(query) => format!("{trimmed}?{query}"),
+        None => trimmed.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(path).ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// The answer of a handler that panicked.
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message");
+    ApiError::internal("the server failed to answer", format!("panic: {text}")).into_response()
+}

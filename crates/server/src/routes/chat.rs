@@ -1,0 +1,135 @@
+//! Chat completions.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use std::time::Instant;
+
+use super::collect::{Collected, CollectedChoice, collect};
+use super::extract::JsonBody;
+use super::identity::{Identity, Spelling, served_by};
+use super::stream::{self, Chunks};
+use super::{checks, conversation};
+use crate::endpoints::Task;
+use crate::error::ApiError;
+use crate::gate::{Allowed, Principal, Query};
+use crate::metrics;
+use crate::providers::{ChatCall, Delta, TokenLogprob};
+use crate::serve::App;
+use crate::wire::JsonObject;
+use crate::wire::chat::{
+    AnswerMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, ChatLogprobs, ChatRequest,
+    ChatTokenLogprob, ChatTopLogprob, Role,
+};
+use crate::wire::options::{FinishReason, Usage};
+
+/// `POST .../chat/completions`.
+pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
+    let (endpoint, fields) = body.open(&app, &principal)?;
+    answer(&app, &endpoint, fields, Spelling::Snake).await
+}
+
+/// Answers the chat request in `fields`.
+pub(super) async fn answer(
+    app: &App,
+    endpoint: &Allowed<Query>,
+    fields: JsonObject,
+    spelling: Spelling,
+) -> Result<Response, ApiError> {
+    let entity = endpoint.entity_for(Task::Chat)?;
+    let request = ChatRequest::read(fields)?;
+    let streamed = checks::streaming(&request.output)?;
+    let generation = checks::chat_generation(&request.chat, request.sampling, &request.output)?;
+    checks::check_choices(1, generation.choices, app.limits())?;
+    let logprobs = generation.sampling.logprobs.is_some();
+    let call = ChatCall { messages: conversation::checked(request.chat.messages)?, generation };
+
+    let name = endpoint.endpoint().name();
+    let asked = Instant::now();
+    let answer = metrics::measured(entity.provider().chat(call).await?, name, asked);
+    let rendering = ChatRendering { identity: Identity::new("chatcmpl", name, spelling), logprobs };
+    let response = match streamed {
+        Some(place) => stream::respond(answer, rendering, place).await?,
+        None => Json(rendering.plain(collect(answer).await?)).into_response(),
+    };
+    Ok(served_by(entity, response))
+}
+
+/// How chat answers are written.
+struct ChatRendering {
+    identity: Identity,
+    logprobs: bool,
+}
+
+impl ChatRendering {
+    fn plain(&self, collected: Collected) -> ChatCompletion<'_> {
+        let choices = collected.choices.into_iter().enumerate();
+        ChatCompletion {
+            id: &self.identity.id,
+            object: "chat.completion",
+            created: self.identity.created,
+            model: &self.identity.model,
+            choices: choices.map(|(index, choice)| self.plain_choice(index, choice)).collect(),
+            usage: collected.usage,
+        }
+    }
+
+    fn plain_choice(&self, index: usize, choice: CollectedChoice) -> ChatChoice {
+        ChatChoice {
+            index,
+            message: AnswerMessage { role: Role::Assistant, content: choice.text },
+            finish_reason: choice.reason,
+            finish_reason_camel: self.identity.camel(choice.reason),
+            logprobs: self.logprobs.then(|| logprobs(choice.tokens)),
+        }
+    }
+}
+
+impl Chunks for ChatRendering {
+    type Choice = ChatChunkChoice;
+
+    fn opening(&mut self, index: usize) -> Option<ChatChunkChoice> {
+        let delta = ChatDelta { role: Some(Role::Assistant), content: String::new() };
+        Some(ChatChunkChoice { index, delta, finish_reason: None, finish_reason_camel: None, logprobs: None })
+    }
+
+    fn delta(&mut self, index: usize, delta: Delta) -> ChatChunkChoice {
+        let logprobs = self.logprobs.then(|| logprobs(delta.tokens));
+        let delta = ChatDelta { role: None, content: delta.text };
+        ChatChunkChoice { index, delta, finish_reason: None, finish_reason_camel: None, logprobs }
+    }
+
+    fn finished(&mut self, index: usize, reason: FinishReason) -> ChatChunkChoice {
+        ChatChunkChoice {
+            index,
+            delta: ChatDelta::default(),
+            finish_reason: Some(reason),
+            finish_reason_camel: self.identity.camel(reason),
+            logprobs: None,
+        }
+    }
+
+    fn chunk(&self, choices: Vec<ChatChunkChoice>, usage: Option<Option<Usage>>) -> serde_json::Result<String> {
+        serde_json::to_string(&ChatChunk {
+            id: &self.identity.id,
+            object: "chat.completion.chunk",
+            created: self.identity.created,
+            model: &self.identity.model,
+            choices,
+            usage,
+        })
+    }
+}
+
+fn logprobs(tokens: Vec<TokenLogprob>) -> ChatLogprobs {
+    let content = tokens.into_iter().map(|token| ChatTokenLogprob {
+        // Generated tokens all have one; only the first token of a prompt has none.
+        chosen: ChatTopLogprob { token: token.text, logprob: token.logprob.unwrap_or(0.0), bytes: token.bytes },
+        top_logprobs: token
+            .top
+            .into_iter()
+            .map(|top| ChatTopLogprob { token: top.text, logprob: top.logprob, bytes: top.bytes })
+            .collect(),
+    });
+    ChatLogprobs { content: content.collect(), refusal: None }
+}

@@ -1,0 +1,62 @@
+//! Embeddings.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::checks;
+use super::extract::JsonBody;
+use super::identity::{Identity, Spelling, served_by};
+use crate::endpoints::Task;
+use crate::error::ApiError;
+use crate::gate::{Allowed, Principal, Query};
+use crate::metrics;
+use crate::serve::App;
+use crate::wire::JsonObject;
+use crate::wire::embeddings::{EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage, EncodingFormat, Vector};
+use crate::wire::options::Usage;
+
+/// `POST .../embeddings`.
+pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
+    let (endpoint, fields) = body.open(&app, &principal)?;
+    answer(&app, &endpoint, fields).await
+}
+
+/// Answers the embedding request in `fields`.
+pub(super) async fn answer(app: &App, endpoint: &Allowed<Query>, fields: JsonObject) -> Result<Response, ApiError> {
+    let entity = endpoint.entity_for(Task::Embeddings)?;
+    let request = EmbeddingRequest::read(fields)?;
+    let format = request.embedding.encoding_format.unwrap_or_default();
+    let call = checks::embedding(request.embedding, app.limits())?;
+    let embeddings = entity.provider().embed(call).await?;
+
+    let name = endpoint.endpoint().name();
+    let prompt_tokens = embeddings.prompt_tokens;
+    metrics::usage(name, Usage::new(prompt_tokens, 0));
+    let items = embeddings.vectors.into_iter().enumerate().map(|(index, vector)| EmbeddingItem {
+        object: "embedding",
+        index,
+        embedding: written(vector, format),
+    });
+    let identity = Identity::new("embd", name, Spelling::Snake);
+    let list = EmbeddingList {
+        id: &identity.id,
+        object: "list",
+        model: name,
+        data: items.collect(),
+        usage: EmbeddingUsage { prompt_tokens, total_tokens: prompt_tokens },
+    };
+    Ok(served_by(entity, Json(list).into_response()))
+}
+
+fn written(vector: Vec<f32>, format: EncodingFormat) -> Vector {
+    match format {
+        EncodingFormat::Float => Vector::Float(vector),
+        EncodingFormat::Base64 => {
+            let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
+            Vector::Base64(STANDARD.encode(bytes))
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Life signs, metrics, and what Databricks' clients ask before anything else.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::gate::Principal;
+use crate::metrics;
+use crate::serve::App;
+
+/// `GET /health/live`: the process runs.
+pub(super) async fn live() -> Json<Value> {
+    Json(json!({"status": "live"}))
+}
+
+/// `GET /health/ready`: every configured model answers.
+pub(super) async fn ready(State(app): State<App>) -> Response {
+    if app.endpoints().is_ready() {
+        Json(json!({"status": "ready"})).into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "loading"}))).into_response()
+    }
+}
+
+/// `GET /metrics`. The labels name endpoints, so this takes a caller.
+pub(super) async fn metrics(State(app): State<App>, principal: Principal) -> Response {
+    for allowed in app.gate().visible(&principal) {
+        let endpoint = allowed.endpoint();
+        for load in endpoint.entities().iter().filter_map(|entity| entity.provider().load()) {
+            metrics::load(endpoint.name(), load);
+        }
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics().render()).into_response()
+}
+
+/// `GET /.well-known/databricks-config`: clients ask for it without a token, and an empty object satisfies them.
+pub(super) async fn databricks_config() -> Json<Value> {
+    Json(json!({}))
+}

@@ -1,0 +1,35 @@
+//! `POST /serving-endpoints/{name}/invocations`: one path for all tasks, told apart by the body.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::extract::JsonBody;
+use super::identity::Spelling;
+use super::{chat, completions, embeddings};
+use crate::endpoints::Task;
+use crate::error::ApiError;
+use crate::gate::{Principal, Query};
+use crate::serve::App;
+use crate::wire::{self, JsonObject};
+
+/// Answers whatever the body asks for. Its `model` is ignored, since the path names the endpoint.
+pub(super) async fn invoke(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    principal: Principal,
+    JsonBody(mut fields): JsonBody,
+) -> Result<Response, ApiError> {
+    let endpoint = app.gate().allow::<Query>(&principal, &name)?;
+    wire::take_text(&mut fields, "model")?;
+    let spelling = Spelling::SnakeAndCamel;
+    match asked_for(&fields).unwrap_or(endpoint.endpoint().task()) {
+        Task::Chat => chat::answer(&app, &endpoint, fields, spelling).await,
+        Task::Completions => completions::answer(&app, &endpoint, fields, spelling).await,
+        Task::Embeddings => embeddings::answer(&app, &endpoint, fields).await,
+    }
+}
+
+fn asked_for(fields: &JsonObject) -> Option<Task> {
+    let tasks = [("messages", Task::Chat), ("prompt", Task::Completions), ("input", Task::Embeddings)];
+    tasks.into_iter().find(|(field, _)| fields.contains_key(*field)).map(|(_, task)| task)
+}

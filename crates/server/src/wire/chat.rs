@@ -1,0 +1,226 @@
+//! Chat completions: the request, the answer and the chunks of a streamed answer.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields, Usage};
+use super::{FieldError, JsonObject, later, read};
+
+/// A chat request as it was typed; `model` was taken before, to find the endpoint.
+#[derive(Debug, Clone)]
+pub struct ChatRequest {
+    /// What only chat has.
+    pub chat: ChatFields,
+    /// How tokens are chosen.
+    pub sampling: SamplingFields,
+    /// How the answer is delivered.
+    pub output: OutputFields,
+    /// What changes nothing.
+    pub bookkeeping: Bookkeeping,
+}
+
+impl ChatRequest {
+    /// Reads a request; every field of `object` is read or refused.
+    pub fn read(mut object: JsonObject) -> Result<Self, FieldError> {
+        later::refuse(&mut object, later::CHAT)?;
+        let request = Self {
+            chat: read::take(&mut object)?,
+            sampling: read::take(&mut object)?,
+            output: read::take(&mut object)?,
+            bookkeeping: read::take(&mut object)?,
+        };
+        read::refuse_rest(&object)?;
+        Ok(request)
+    }
+}
+
+/// The fields that only chat requests have.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChatFields {
+    /// The conversation so far, oldest message first.
+    pub messages: Vec<Message>,
+    /// Whether the answer carries log probabilities, default false.
+    pub logprobs: Option<bool>,
+    /// Number of alternatives a token, 0 to 20; needs `logprobs`.
+    pub top_logprobs: Option<u8>,
+}
+
+/// One message of a conversation, as it was typed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: Option<Content>,
+    /// A name of the speaker.
+    pub name: Option<String>,
+    /// Calls of an assistant's message.
+    pub tool_calls: Option<Value>,
+    /// The call that a tool's message answers.
+    pub tool_call_id: Option<Value>,
+    /// The older form of `tool_calls`.
+    pub function_call: Option<Value>,
+    /// Part of every answer of some services, sent back by clients.
+    pub refusal: Option<Value>,
+    /// Part of every answer of some services, sent back by clients.
+    pub annotations: Option<Value>,
+    /// Part of every answer of some services, sent back by clients.
+    pub audio: Option<Value>,
+}
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// The newer name of `System`.
+    Developer,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// The result of a call.
+    Tool,
+}
+
+/// A text, or parts of one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected a string or a list of parts, each with a `type`")]
+pub enum Content {
+    /// The whole text.
+    Text(String),
+    /// Parts in order.
+    Parts(Vec<Part>),
+}
+
+/// One part of a message.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Part {
+    /// `text`, or something that is refused by this name.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The text of a text part.
+    pub text: Option<String>,
+    /// Whatever else was given.
+    #[serde(flatten)]
+    pub rest: JsonObject,
+}
+
+/// A whole answer.
+#[derive(Debug, Serialize)]
+pub struct ChatCompletion<'a> {
+    /// Id of the answer.
+    pub id: &'a str,
+    /// Always `chat.completion`.
+    pub object: &'static str,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Name of the endpoint.
+    pub model: &'a str,
+    /// The answers by index.
+    pub choices: Vec<ChatChoice>,
+    /// Tokens read and written.
+    pub usage: Usage,
+}
+
+/// One answer.
+#[derive(Debug, Serialize)]
+pub struct ChatChoice {
+    /// Which one, from 0.
+    pub index: usize,
+    /// The text.
+    pub message: AnswerMessage,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// The same in the spelling that the Databricks client reads.
+    #[serde(rename = "finishReason", skip_serializing_if = "Option::is_none")]
+    pub finish_reason_camel: Option<FinishReason>,
+    /// Log probabilities, if they were asked for.
+    pub logprobs: Option<ChatLogprobs>,
+}
+
+/// The message of an answer.
+#[derive(Debug, Serialize)]
+pub struct AnswerMessage {
+    /// Always the assistant.
+    pub role: Role,
+    /// The text.
+    pub content: String,
+}
+
+/// A piece of a streamed answer.
+#[derive(Debug, Serialize)]
+pub struct ChatChunk<'a> {
+    /// Id of the answer, the same in every chunk.
+    pub id: &'a str,
+    /// Always `chat.completion.chunk`.
+    pub object: &'static str,
+    /// Seconds since 1970, the same in every chunk.
+    pub created: u64,
+    /// Name of the endpoint.
+    pub model: &'a str,
+    /// One choice, or none in the chunk that only carries usage.
+    pub choices: Vec<ChatChunkChoice>,
+    /// Absent, null or the totals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Option<Usage>>,
+}
+
+/// A piece of one answer.
+#[derive(Debug, Serialize)]
+pub struct ChatChunkChoice {
+    /// Which answer.
+    pub index: usize,
+    /// What is new.
+    pub delta: ChatDelta,
+    /// Set in the last piece of the answer.
+    pub finish_reason: Option<FinishReason>,
+    /// The same in the spelling that the Databricks client reads.
+    #[serde(rename = "finishReason", skip_serializing_if = "Option::is_none")]
+    pub finish_reason_camel: Option<FinishReason>,
+    /// Log probabilities of the new tokens.
+    pub logprobs: Option<ChatLogprobs>,
+}
+
+/// What is new in an answer.
+#[derive(Debug, Default, Serialize)]
+pub struct ChatDelta {
+    /// In the first piece.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// More text.
+    pub content: String,
+}
+
+/// Log probabilities of the tokens of an answer.
+#[derive(Debug, Default, Serialize)]
+pub struct ChatLogprobs {
+    /// One a token.
+    pub content: Vec<ChatTokenLogprob>,
+    /// Always null: kept because clients expect the field.
+    pub refusal: Option<String>,
+}
+
+/// One token and its alternatives.
+#[derive(Debug, Serialize)]
+pub struct ChatTokenLogprob {
+    /// The token and its probability.
+    #[serde(flatten)]
+    pub chosen: ChatTopLogprob,
+    /// The most likely tokens at this place, best first.
+    pub top_logprobs: Vec<ChatTopLogprob>,
+}
+
+/// One token and its log probability.
+#[derive(Debug, Serialize)]
+pub struct ChatTopLogprob {
+    /// Text of the token.
+    pub token: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// Its bytes: a token may hold part of a character.
+    pub bytes: Vec<u8>,
+}

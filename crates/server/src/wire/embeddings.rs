@@ -1,0 +1,95 @@
+//! Embeddings: the request and the answer.
+
+use serde::{Deserialize, Serialize};
+
+use super::completions::TextInput;
+use super::options::Bookkeeping;
+use super::{FieldError, JsonObject, read};
+
+/// An embedding request as it was typed; `model` was taken before, to find the endpoint.
+#[derive(Debug, Clone)]
+pub struct EmbeddingRequest {
+    /// What to embed, and how.
+    pub embedding: EmbeddingFields,
+    /// What changes nothing.
+    pub bookkeeping: Bookkeeping,
+}
+
+impl EmbeddingRequest {
+    /// Reads a request; every field of `object` is read or refused.
+    pub fn read(mut object: JsonObject) -> Result<Self, FieldError> {
+        let request = Self { embedding: read::take(&mut object)?, bookkeeping: read::take(&mut object)? };
+        read::refuse_rest(&object)?;
+        Ok(request)
+    }
+}
+
+/// The fields of an embedding request.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingFields {
+    /// The texts.
+    pub input: TextInput,
+    /// Put before each text.
+    pub instruction: Option<String>,
+    /// Default `float`.
+    pub encoding_format: Option<EncodingFormat>,
+    /// Must be the size of the model's vectors.
+    pub dimensions: Option<usize>,
+}
+
+/// How a vector is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EncodingFormat {
+    /// A list of numbers.
+    #[default]
+    Float,
+    /// Base64 of little-endian 32-bit floats.
+    Base64,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub struct EmbeddingList<'a> {
+    /// Id of the answer.
+    pub id: &'a str,
+    /// Always `list`.
+    pub object: &'static str,
+    /// Name of the endpoint.
+    pub model: &'a str,
+    /// One vector a text, in order.
+    pub data: Vec<EmbeddingItem>,
+    /// Tokens read.
+    pub usage: EmbeddingUsage,
+}
+
+/// The vector of one text.
+#[derive(Debug, Serialize)]
+pub struct EmbeddingItem {
+    /// Always `embedding`.
+    pub object: &'static str,
+    /// Which text.
+    pub index: usize,
+    /// The vector.
+    pub embedding: Vector,
+}
+
+/// A vector in one of the two spellings.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Vector {
+    /// A list of numbers.
+    Float(Vec<f32>),
+    /// Base64 of little-endian 32-bit floats.
+    Base64(String),
+}
+
+/// Tokens read; embeddings write none.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct EmbeddingUsage {
+    /// Tokens of all texts.
+    pub prompt_tokens: usize,
+    /// The same.
+    pub total_tokens: usize,
+}

@@ -1,0 +1,67 @@
+//! Fields that clients know and this server does not do yet: refused by name, unless the value asks for nothing.
+
+use serde_json::{Value, json};
+
+use super::{FieldError, JsonObject};
+
+/// Fields of chat requests that come with function calling, structured output and external models.
+pub(super) const CHAT: &[&str] = &[
+    "tools",
+    "tool_choice",
+    "functions",
+    "function_call",
+    "response_format",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "reasoning_effort",
+    "thinking",
+    "verbosity",
+    "modalities",
+    "audio",
+    "prediction",
+    "web_search_options",
+    "parallel_tool_calls",
+];
+
+/// Fields of text completions that come with structured output.
+pub(super) const COMPLETIONS: &[&str] =
+    &["response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"];
+
+/// Takes `fields` out of `object`; the first one that asks for something is the error.
+pub(super) fn refuse(object: &mut JsonObject, fields: &[&str]) -> Result<(), FieldError> {
+    for field in fields {
+        match object.remove(*field) {
+            Some(value) if !asks_for_nothing(field, &value) => return Err(unsupported(field, &value)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether the answer without the feature is what the caller asked for.
+fn asks_for_nothing(field: &str, value: &Value) -> bool {
+    match field {
+        "tools" | "functions" => *value == json!([]),
+        "tool_choice" | "function_call" => *value == json!("none"),
+        "response_format" => *value == json!({"type": "text"}),
+        "modalities" => *value == json!(["text"]),
+        // Without tools there are no calls to be parallel or not.
+        "parallel_tool_calls" => value.is_boolean(),
+        _ => false,
+    }
+}
+
+fn unsupported(field: &str, value: &Value) -> FieldError {
+    match field {
+        "tool_choice" => FieldError::unsupported_value(field, " other than \"none\""),
+        "response_format" => {
+            let kind = value.get("type").and_then(Value::as_str).unwrap_or("object");
+            FieldError::unsupported_value(field, format!(" of type \"{kind}\""))
+        }
+        "modalities" => FieldError::unsupported_value(field, " other than [\"text\"]"),
+        _ => FieldError::unsupported(field),
+    }
+}

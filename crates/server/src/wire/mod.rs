@@ -1,0 +1,17 @@
+//! What goes over the wire: the shapes of requests and answers, and how a request body is read.
+//!
+//! Owns the field names, the types and the messages about them. Knows no endpoint, no model and no status code:
+//! a request that was read here is well formed, not yet checked against bounds.
+
+pub mod chat;
+pub mod completions;
+pub mod embeddings;
+pub mod error;
+mod fields;
+mod later;
+pub mod models;
+pub mod options;
+mod read;
+
+pub use fields::FieldError;
+pub use read::{JsonObject, parse_object, take_text};

@@ -1,0 +1,254 @@
+//! The engine's promises on its public API, on tiny checkpoints: alone or in a batch, in chunks or whole, preempted or
+//! not, a request gives the same tokens and the same log-probabilities to the last bit; a dropped stream frees its
+//! cache; what cannot run is refused with the reason.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use futures::StreamExt;
+use futures::future::try_join_all;
+use hearth_engine::serve::{
+    EngineHandle, FinishReason, GenerationRequest, LoadOptions, RequestError, SubmitError, TextEvent, TextStream,
+};
+use hearth_engine::text::SpecialTokens;
+use hearth_sampler::{SamplingParams, SamplingRequest};
+use hearth_tests::{Generated, checkpoint, decoder, encoder, generate, greedy, options};
+
+fn engine(options: &LoadOptions) -> Result<EngineHandle> {
+    decoder(&checkpoint("llama-tied-f32"), options)
+}
+
+/// A prompt of that many tokens that no other has.
+fn prompt(length: usize, number: usize) -> Vec<u32> {
+    (0..length).map(|position| ((position * 37 + number * 101 + 7) % 297 + 3) as u32).collect()
+}
+
+fn sampled(engine: &EngineHandle, seed: u64) -> Result<SamplingParams> {
+    let request = SamplingRequest {
+        temperature: 0.9,
+        top_p: 0.95,
+        seed: Some(seed),
+        logprobs: Some(3),
+        ignore_eos: true,
+        ..SamplingRequest::default()
+    };
+    Ok(request.check(engine.info().vocab_size, 0)?)
+}
+
+/// Bit for bit: tokens, log-probabilities and alternatives.
+fn assert_same(a: &Generated, b: &Generated, what: &str) {
+    assert_eq!(a.ids(), b.ids(), "{what}");
+    assert_eq!(a.tokens, b.tokens, "{what}");
+    assert_eq!(a.prompt, b.prompt, "{what}");
+}
+
+async fn wait_until_idle(engine: &EngineHandle) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let load = engine.load();
+        if (load.running, load.waiting, load.blocks_used) == (0, 0, 0) {
+            return Ok(());
+        }
+        if begun.elapsed() > Duration::from_secs(20) {
+            bail!("still busy: {load:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_gives_the_same_alone_and_in_a_batch() -> Result<()> {
+    let engine = engine(&options())?;
+    let requests: Vec<(Vec<u32>, SamplingParams)> = (0..12)
+        .map(|number| {
+            let params = if number % 3 == 0 { greedy(&engine, 3) } else { sampled(&engine, number as u64) };
+            Ok((prompt(1 + number * 7, number), params?))
+        })
+        .collect::<Result<_>>()?;
+    let mut alone = Vec::new();
+    for (prompt, params) in &requests {
+        alone.push(generate(&engine, prompt, params.clone(), 40, Some(2)).await?);
+    }
+    let together = requests.iter().map(|(prompt, params)| generate(&engine, prompt, params.clone(), 40, Some(2)));
+    for (number, found) in try_join_all(together).await?.iter().enumerate() {
+        assert_same(&alone[number], found, &format!("request {number}"));
+    }
+    wait_until_idle(&engine).await
+}
+
+#[tokio::test]
+async fn a_prompt_gives_the_same_in_chunks_and_whole() -> Result<()> {
+    let whole = engine(&options())?;
+    for token_budget in [1, 2, 7, 16, 33] {
+        let chunked = engine(&LoadOptions { token_budget, max_sequences: 1, ..options() })?;
+        let tokens = prompt(70, 5);
+        let a = generate(&whole, &tokens, sampled(&whole, 9)?, 30, Some(4)).await?;
+        let b = generate(&chunked, &tokens, sampled(&chunked, 9)?, 30, Some(4)).await?;
+        assert_same(&a, &b, &format!("{token_budget} tokens a step"));
+    }
+    Ok(())
+}
+
+/// A cache that is much too small for all of them: the younger are preempted and computed again, and nobody notices.
+#[tokio::test]
+async fn preemption_loses_and_repeats_nothing() -> Result<()> {
+    let roomy = engine(&options())?;
+    let block = 2 * 2 * 2 * 16 * 16 * 4; // keys and values, layers, key-value heads, head_dim, block size, f32
+    let tight = engine(&LoadOptions { kv_memory: Some(block * 12), ..options() })?;
+    let requests: Vec<Vec<u32>> = (0..8).map(|number| prompt(20 + number, number)).collect();
+    let runs = |engine: EngineHandle| {
+        let requests = requests.clone();
+        async move {
+            let params: Vec<_> = (0..8).map(|seed| sampled(&engine, seed)).collect::<Result<_>>()?;
+            let all = requests.iter().zip(params).map(|(prompt, params)| generate(&engine, prompt, params, 80, None));
+            try_join_all(all).await
+        }
+    };
+    let (expected, found) = (runs(roomy.clone()).await?, runs(tight.clone()).await?);
+    for (number, (a, b)) in expected.iter().zip(&found).enumerate() {
+        assert_same(a, b, &format!("request {number}"));
+    }
+    assert!(tight.load().preemptions > 0, "the cache was not small enough to test anything");
+    assert_eq!(roomy.load().preemptions, 0);
+    wait_until_idle(&tight).await
+}
+
+#[tokio::test]
+async fn a_dropped_stream_frees_its_cache_and_hurts_nobody() -> Result<()> {
+    let engine = engine(&options())?;
+    let tokens = prompt(30, 1);
+    let expected = generate(&engine, &tokens, sampled(&engine, 4)?, 60, None).await?;
+    let survivor = generate(&engine, &tokens, sampled(&engine, 4)?, 60, None);
+    let dropped = async {
+        for number in 0..10 {
+            let params = sampled(&engine, number)?;
+            let request = GenerationRequest::check(prompt(40, 2), params, 150, None, engine.info())?;
+            let mut stream = engine.submit(request)?;
+            for _ in 0..number {
+                stream.next().await;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let (survivor, dropped) = tokio::join!(survivor, dropped);
+    dropped?;
+    assert_same(&expected, &survivor?, "the request beside them");
+    wait_until_idle(&engine).await
+}
+
+async fn text_of(engine: &EngineHandle, prompt: &[u32], params: SamplingParams, max_tokens: usize) -> Result<(String, usize, FinishReason)> {
+    let stops = params.stop().to_vec();
+    let request = GenerationRequest::check(prompt.to_vec(), params, max_tokens, None, engine.info())?;
+    let mut stream = TextStream::new(engine.submit(request)?, Arc::clone(engine.text()), &stops, Vec::new());
+    let (mut text, mut counted) = (String::new(), 0);
+    while let Some(event) = stream.next().await {
+        match event? {
+            TextEvent::Delta(delta) => {
+                let own: usize = delta.tokens.len();
+                counted += own;
+                text.push_str(&delta.text);
+            }
+            TextEvent::Finished { reason, completion_tokens } => {
+                assert!(stream.next().await.is_none(), "nothing comes after the end");
+                assert!(counted <= completion_tokens);
+                return Ok((text, completion_tokens, reason));
+            }
+            TextEvent::Prompt(_) => {}
+        }
+    }
+    bail!("the text ended without an end")
+}
+
+#[tokio::test]
+async fn a_stop_string_cuts_the_text_where_it_begins() -> Result<()> {
+    let engine = engine(&options())?;
+    let tokens = prompt(12, 3);
+    let request = || SamplingRequest { temperature: 0.0, ignore_eos: true, logprobs: Some(0), ..SamplingRequest::default() };
+    let plain = request().check(engine.info().vocab_size, 0)?;
+    let (whole, count, reason) = text_of(&engine, &tokens, plain, 40).await?;
+    assert_eq!((count, reason), (40, FinishReason::Length));
+    let letters: Vec<(usize, char)> = whole.char_indices().collect();
+    for start in [1, letters.len() / 2, letters.len() - 3] {
+        let stop: String = letters[start..start + 2].iter().map(|(_, letter)| letter).collect();
+        let at = whole.find(&stop).unwrap();
+        let params = SamplingRequest { stop: vec!["never there".to_owned(), stop.clone()], ..request() };
+        let (text, _, reason) = text_of(&engine, &tokens, params.check(engine.info().vocab_size, 0)?, 40).await?;
+        assert_eq!(text, whole[..at], "stopped at {stop:?}");
+        assert_eq!(reason, FinishReason::Stop);
+    }
+    wait_until_idle(&engine).await
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_run_is_refused_with_the_reason() -> Result<()> {
+    let engine = engine(&LoadOptions { max_sequences: 1, queue: 1, ..options() })?;
+    let (params, info) = (greedy(&engine, 0)?, engine.info().clone());
+    let check = |prompt: Vec<u32>, max_tokens| GenerationRequest::check(prompt, params.clone(), max_tokens, None, &info);
+    assert_eq!(check(vec![], 1).unwrap_err(), RequestError::Empty);
+    assert_eq!(check(vec![5], 0).unwrap_err(), RequestError::NothingToDo);
+    let unknown = RequestError::UnknownToken { index: 1, token: info.vocab_size as u32, vocab_size: info.vocab_size };
+    assert_eq!(check(vec![5, info.vocab_size as u32], 1).unwrap_err(), unknown);
+    let long = check(vec![5; info.context_length], 1).unwrap_err();
+    assert!(long.is_context_length() && long.to_string().contains("256 tokens, but the prompt has 256"), "{long}");
+    let held: Vec<_> = (0..2).map(|_| engine.submit(check(vec![5], 200).unwrap()).unwrap()).collect();
+    assert_eq!(engine.submit(check(vec![5], 1)?).unwrap_err(), SubmitError::QueueFull { limit: 2 });
+    drop(held);
+    wait_until_idle(&engine).await?;
+    generate(&engine, &[5], params.clone(), 1, None).await?;
+    Ok(())
+}
+
+/// `max_tokens` past the context is no error: the answer ends where the context does.
+#[tokio::test]
+async fn an_answer_ends_at_the_end_of_the_context() -> Result<()> {
+    let engine = engine(&options())?;
+    let found = generate(&engine, &prompt(250, 1), greedy(&engine, 0)?, 1000, None).await?;
+    assert_eq!((found.tokens.len(), found.reason), (6, FinishReason::Length));
+    let scored = generate(&engine, &prompt(256, 1), greedy(&engine, 0)?, 0, Some(0)).await?;
+    assert_eq!((scored.tokens.len(), scored.prompt.len()), (0, 256));
+    Ok(())
+}
+
+#[tokio::test]
+async fn choices_of_one_seed_differ_and_repeat() -> Result<()> {
+    let engine = engine(&options())?;
+    let params = sampled(&engine, 11)?;
+    let tokens = prompt(10, 4);
+    let mut answers = Vec::new();
+    for choice in 0..4 {
+        let a = generate(&engine, &tokens, params.for_choice(choice), 20, None).await?;
+        let b = generate(&engine, &tokens, params.for_choice(choice), 20, None).await?;
+        assert_same(&a, &b, "the same choice again");
+        answers.push(a.ids());
+    }
+    answers.sort();
+    answers.dedup();
+    assert_eq!(answers.len(), 4, "four choices are four answers");
+    Ok(())
+}
+
+#[tokio::test]
+async fn texts_embed_the_same_alone_and_packed() -> Result<()> {
+    for name in ["bert-cls", "bert-mean"] {
+        let encoder = encoder(&checkpoint(name), &LoadOptions { token_budget: 64, ..options() })?;
+        let words = ["rain", "hills and a river", "morning", "What is the capital of France?", "a", "night night night"];
+        let texts: Vec<Vec<u32>> = (0..40)
+            .map(|number| {
+                let text = words[number % words.len()].repeat(1 + number / 7);
+                Ok(encoder.tokenizer().encode(&text, SpecialTokens::Add)?)
+            })
+            .collect::<Result<_>>()?;
+        encoder.check(&texts)?;
+        let together = encoder.embed(texts.clone()).await?;
+        assert_eq!(together.len(), texts.len());
+        for (text, expected) in texts.iter().zip(&together) {
+            assert_eq!(&encoder.embed(vec![text.clone()]).await?[0], expected, "{name}");
+        }
+        assert!(encoder.embed(Vec::new()).await?.is_empty());
+        let long = vec![5; encoder.info().context_length + 1];
+        let error = encoder.check(&[vec![5], long]).unwrap_err();
+        assert!(error.to_string().starts_with("input 1: "), "{error}");
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Numbers against PyTorch's, on the tiny checkpoints: log-probabilities within 1e-4, greedy tokens the same,
+//! embeddings in the same direction.
+
+use anyhow::Result;
+use hearth_engine::serve::EngineHandle;
+use hearth_engine::text::SpecialTokens;
+use hearth_sampler::TokenLogprobs;
+use hearth_tests::{Generated, checkpoint, cosine, decoder, encoder, generate, golden, greedy, options};
+use serde::Deserialize;
+
+/// How far a log-probability may lie from the reference's.
+const TOLERANCE: f32 = 1e-4;
+
+const LLAMAS: [&str; 4] = ["llama-tied-f32", "llama-untied-bf16", "llama-linear-f32", "llama-sharded-f16"];
+const BERTS: [&str; 3] = ["bert-cls", "bert-mean", "bert-mean-raw"];
+
+type Top = Vec<(u32, f32)>;
+
+#[derive(Deserialize)]
+struct Llama {
+    prompts: Vec<Prompt>,
+}
+
+#[derive(Deserialize)]
+struct Prompt {
+    tokens: Vec<u32>,
+    logprobs: Vec<Option<f32>>,
+    top: Vec<Top>,
+    greedy: Greedy,
+}
+
+#[derive(Deserialize)]
+struct Greedy {
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+    top: Vec<Top>,
+}
+
+#[derive(Deserialize)]
+struct Bert {
+    inputs: Vec<Input>,
+}
+
+#[derive(Deserialize)]
+struct Input {
+    text: String,
+    tokens: Vec<u32>,
+    embedding: Vec<f32>,
+}
+
+/// The alternatives agree: each of the reference's has our log-probability, or is a near tie with what we have.
+fn assert_top(found: &[(u32, f32)], expected: &Top, place: &str) {
+    assert_eq!(found.len(), expected.len(), "{place}");
+    for ((token, logprob), (other, reference)) in found.iter().zip(expected) {
+        assert!((logprob - reference).abs() <= TOLERANCE, "{place}: {token} {logprob}, reference {other} {reference}");
+    }
+    for (token, reference) in &expected[..expected.len() - 1] {
+        let ours = found.iter().find(|(other, _)| other == token).unwrap_or_else(|| panic!("{place}: no {token}"));
+        assert!((ours.1 - reference).abs() <= TOLERANCE, "{place}: {token} {} against {reference}", ours.1);
+    }
+}
+
+fn assert_generated(found: &Generated, expected: &Prompt, place: &str) {
+    for (position, (ours, reference)) in found.prompt.iter().zip(&expected.logprobs).enumerate() {
+        match (ours, reference) {
+            (None, None) => assert_eq!(position, 0, "{place}"),
+            (Some(TokenLogprobs { logprob, top }), Some(reference)) => {
+                let place = format!("{place}, prompt position {position}");
+                assert!((logprob - reference).abs() <= TOLERANCE, "{place}: {logprob} against {reference}");
+                assert_top(top, &expected.top[position - 1], &place);
+            }
+            _ => panic!("{place}, prompt position {position}: {ours:?} against {reference:?}"),
+        }
+    }
+    assert_eq!(found.prompt.len(), expected.tokens.len(), "{place}");
+    assert_eq!(found.ids(), expected.greedy.tokens, "{place}");
+    for (step, sampled) in found.tokens.iter().enumerate() {
+        let place = format!("{place}, step {step}");
+        let (ours, reference) = (sampled.logprob.unwrap(), expected.greedy.logprobs[step]);
+        assert!((ours - reference).abs() <= TOLERANCE, "{place}: {ours} against {reference}");
+        assert_top(&sampled.top, &expected.greedy.top[step], &place);
+    }
+}
+
+async fn check_prompt(engine: &EngineHandle, name: &str, prompt: &Prompt) -> Result<()> {
+    let steps = prompt.greedy.tokens.len();
+    let found = generate(engine, &prompt.tokens, greedy(engine, 5)?, steps, Some(5)).await?;
+    assert_generated(&found, prompt, &format!("{name}, prompt of {}", prompt.tokens.len()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn llama_agrees_with_pytorch() -> Result<()> {
+    for name in LLAMAS {
+        let engine = decoder(&checkpoint(name), &options())?;
+        for prompt in golden::<Llama>(name)?.prompts {
+            check_prompt(&engine, name, &prompt).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A prompt in chunks of three tokens gives what PyTorch gives for the whole, prompt log-probabilities included.
+#[tokio::test]
+async fn llama_agrees_with_pytorch_in_small_chunks() -> Result<()> {
+    let options = hearth_engine::serve::LoadOptions { token_budget: 3, max_sequences: 2, ..options() };
+    let engine = decoder(&checkpoint("llama-tied-f32"), &options)?;
+    for prompt in golden::<Llama>("llama-tied-f32")?.prompts {
+        check_prompt(&engine, "llama-tied-f32", &prompt).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn bert_agrees_with_pytorch() -> Result<()> {
+    for name in BERTS {
+        let encoder = encoder(&checkpoint(name), &options())?;
+        let inputs = golden::<Bert>(name)?.inputs;
+        let encode = |input: &Input| encoder.tokenizer().encode(&input.text, SpecialTokens::Add);
+        let tokens = inputs.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let embeddings = encoder.embed(tokens.clone()).await?;
+        for (index, input) in inputs.iter().enumerate() {
+            assert_eq!(tokens[index], input.tokens, "{name}: {:?}", input.text);
+            let cosine = cosine(&embeddings[index], &input.embedding);
+            assert!(cosine >= 0.999_99, "{name}: {:?}: cosine {cosine}", input.text);
+            for (ours, reference) in embeddings[index].iter().zip(&input.embedding) {
+                assert!((ours - reference).abs() < 1e-4, "{name}: {:?}: {ours} against {reference}", input.text);
+            }
+        }
+    }
+    Ok(())
+}

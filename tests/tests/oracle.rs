@@ -1,0 +1,36 @@
+//! A second opinion: candle-transformers' Llama on the same checkpoint gives the same log-probabilities. It shares no
+//! code with ours but the tensor library's storage.
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use candle_transformers::models::llama::{Cache, Llama, LlamaConfig};
+use hearth_tests::{checkpoint, decoder, generate, greedy, options};
+
+#[tokio::test]
+async fn llama_agrees_with_candle_transformers() -> Result<()> {
+    let model = checkpoint("llama-tied-f32");
+    let tokens: Vec<u32> = (0..64).map(|position| (position * 53 + 11) % 297 + 3).collect();
+
+    let config = std::fs::read_to_string(model.path.join("config.json"))?;
+    let config = serde_json::from_str::<LlamaConfig>(&config)?.into_config(false);
+    let weights = std::fs::read(model.path.join("model.safetensors"))?;
+    let builder = VarBuilder::from_buffered_safetensors(weights, DType::F32, &Device::Cpu)?;
+    let oracle = Llama::load(builder, &config)?;
+    let mut reference: Vec<f32> = Vec::new();
+    for length in 1..tokens.len() {
+        let input = Tensor::new(&tokens[..length], &Device::Cpu)?.unsqueeze(0)?;
+        let mut cache = Cache::new(false, DType::F32, &config, &Device::Cpu)?;
+        let logits = oracle.forward(&input, 0, &mut cache)?;
+        let logprobs = candle_nn::ops::log_softmax(&logits, 1)?;
+        reference.push(logprobs.get(0)?.get(tokens[length] as usize)?.to_scalar()?);
+    }
+
+    let engine = decoder(&model, &options())?;
+    let found = generate(&engine, &tokens, greedy(&engine, 0)?, 0, Some(0)).await?;
+    for (position, expected) in reference.iter().enumerate() {
+        let ours = found.prompt[position + 1].as_ref().context("no log-probability")?.logprob;
+        assert!((ours - expected).abs() < 1e-4, "position {}: {ours} against {expected}", position + 1);
+    }
+    Ok(())
+}
