@@ -1,5 +1,7 @@
 //! Chat templates against jinja2 under Hugging Face's settings (`scripts/make-template-goldens`).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

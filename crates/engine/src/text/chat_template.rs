@@ -143,6 +143,8 @@ fn environment() -> Result<Environment<'static>, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message.to_owned())))
     });
     environment.add_filter("tojson", to_json);
+    // Templates ask `tools is iterable` before they count them; without tools that is none.
+    environment.add_test("iterable", |value: &Value| !value.is_none() && minijinja::tests::is_iterable(value));
     Ok(environment)
 }
 

@@ -273,7 +273,8 @@ pub(super) mod tests {
 
     #[test]
     fn broken_vocabularies_name_the_fault() {
-        let faults: [(&str, fn(&mut GgufVocabulary)); 8] = [
+        type Spoil = fn(&mut GgufVocabulary);
+        let faults: [(&str, Spoil); 8] = [
             ("\"bert\" is not supported", |v| v.model = "bert".to_owned()),
             ("\"tekken\" is not supported", |v| v.pre = "tekken".to_owned()),
             ("token_type has 1 entries", |v| v.token_types.truncate(1)),

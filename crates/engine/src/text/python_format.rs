@@ -39,34 +39,35 @@ impl JsonLayout {
             ValueKind::Number => out.push_str(&number(value, ["NaN", "Infinity", "-Infinity"])),
             ValueKind::String => self.write_string(out, value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
-                self.write_items(out, ('[', ']'), depth, value.try_iter()?, |out, item| {
-                    self.write_value(out, &item, depth + 1)
-                })?;
+                let mut items = Vec::new();
+                for item in value.try_iter()? {
+                    let mut text = String::new();
+                    self.write_value(&mut text, &item, depth + 1)?;
+                    items.push(text);
+                }
+                self.write_items(out, ('[', ']'), depth, &items);
             }
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
                 if self.sort_keys {
                     keys.sort();
                 }
-                self.write_items(out, ('{', '}'), depth, keys, |out, key| {
-                    self.write_key(out, &key)?;
-                    out.push_str(&self.separators.1);
-                    self.write_value(out, &value.get_item(&key)?, depth + 1)
-                })?;
+                let mut items = Vec::new();
+                for key in keys {
+                    let mut text = String::new();
+                    self.write_key(&mut text, &key)?;
+                    text.push_str(&self.separators.1);
+                    self.write_value(&mut text, &value.get_item(&key)?, depth + 1)?;
+                    items.push(text);
+                }
+                self.write_items(out, ('{', '}'), depth, &items);
             }
             kind => return Err(invalid(format!("a value of type {kind} is not JSON serializable"))),
         }
         Ok(())
     }
 
-    fn write_items(
-        &self,
-        out: &mut String,
-        (open, close): (char, char),
-        depth: usize,
-        items: impl IntoIterator<Item = Value>,
-        mut write: impl FnMut(&mut String, Value) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn write_items(&self, out: &mut String, (open, close): (char, char), depth: usize, items: &[String]) {
         let line = |out: &mut String, depth: usize| {
             if let Some(indent) = self.indent {
                 out.push('\n');
@@ -74,20 +75,15 @@ impl JsonLayout {
             }
         };
         out.push(open);
-        let mut empty = true;
-        for item in items {
-            if !empty {
-                out.push_str(&self.separators.0);
-            }
-            empty = false;
+        for (index, item) in items.iter().enumerate() {
+            out.push_str(if index == 0 { "" } else { &self.separators.0 });
             line(out, depth + 1);
-            write(out, item)?;
+            out.push_str(item);
         }
-        if !empty {
+        if !items.is_empty() {
             line(out, depth);
         }
         out.push(close);
-        Ok(())
     }
 
     fn write_key(&self, out: &mut String, key: &Value) -> Result<(), Error> {
