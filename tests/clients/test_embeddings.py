@@ -58,7 +58,7 @@ def test_trained_model_sees_likeness(client, server):
         pytest.skip("needs all-minilm-l6-v2 as the embedding model")
     rose, went_up, bicycle, _ = embed(client, server, TEXTS)
     assert math.sqrt(sum(value * value for value in rose)) == pytest.approx(1, abs=1e-5)
-    assert cosine(rose, went_up) > 0.5 > cosine(rose, bicycle)
+    assert cosine(rose, went_up) > 0.4 > 0.2 > cosine(rose, bicycle)
 
 
 def test_own_dimensions_are_accepted(client, server):

@@ -137,7 +137,12 @@ async fn a_dropped_stream_frees_its_cache_and_hurts_nobody() -> Result<()> {
     wait_until_idle(&engine).await
 }
 
-async fn text_of(engine: &EngineHandle, prompt: &[u32], params: SamplingParams, max_tokens: usize) -> Result<(String, usize, FinishReason)> {
+async fn text_of(
+    engine: &EngineHandle,
+    prompt: &[u32],
+    params: SamplingParams,
+    max_tokens: usize,
+) -> Result<(String, usize, FinishReason)> {
     let stops = params.stop().to_vec();
     let request = GenerationRequest::check(prompt.to_vec(), params, max_tokens, None, engine.info())?;
     let mut stream = TextStream::new(engine.submit(request)?, Arc::clone(engine.text()), &stops, Vec::new());
@@ -164,7 +169,8 @@ async fn text_of(engine: &EngineHandle, prompt: &[u32], params: SamplingParams, 
 async fn a_stop_string_cuts_the_text_where_it_begins() -> Result<()> {
     let engine = engine(&options())?;
     let tokens = prompt(12, 3);
-    let request = || SamplingRequest { temperature: 0.0, ignore_eos: true, logprobs: Some(0), ..SamplingRequest::default() };
+    let request =
+        || SamplingRequest { temperature: 0.0, ignore_eos: true, logprobs: Some(0), ..SamplingRequest::default() };
     let plain = request().check(engine.info().vocab_size, 0)?;
     let (whole, count, reason) = text_of(&engine, &tokens, plain, 40).await?;
     assert_eq!((count, reason), (40, FinishReason::Length));
@@ -184,7 +190,8 @@ async fn a_stop_string_cuts_the_text_where_it_begins() -> Result<()> {
 async fn a_request_that_cannot_run_is_refused_with_the_reason() -> Result<()> {
     let engine = engine(&LoadOptions { max_sequences: 1, queue: 1, ..options() })?;
     let (params, info) = (greedy(&engine, 0)?, engine.info().clone());
-    let check = |prompt: Vec<u32>, max_tokens| GenerationRequest::check(prompt, params.clone(), max_tokens, None, &info);
+    let check =
+        |prompt: Vec<u32>, max_tokens| GenerationRequest::check(prompt, params.clone(), max_tokens, None, &info);
     assert_eq!(check(vec![], 1).unwrap_err(), RequestError::Empty);
     assert_eq!(check(vec![5], 0).unwrap_err(), RequestError::NothingToDo);
     let unknown = RequestError::UnknownToken { index: 1, token: info.vocab_size as u32, vocab_size: info.vocab_size };
@@ -232,7 +239,8 @@ async fn choices_of_one_seed_differ_and_repeat() -> Result<()> {
 async fn texts_embed_the_same_alone_and_packed() -> Result<()> {
     for name in ["bert-cls", "bert-mean"] {
         let encoder = encoder(&checkpoint(name), &LoadOptions { token_budget: 64, ..options() })?;
-        let words = ["rain", "hills and a river", "morning", "What is the capital of France?", "a", "night night night"];
+        let words =
+            ["rain", "hills and a river", "morning", "What is the capital of France?", "a", "night night night"];
         let texts: Vec<Vec<u32>> = (0..40)
             .map(|number| {
                 let text = words[number % words.len()].repeat(1 + number / 7);

@@ -135,8 +135,8 @@ fn what_plans_and_samples_sees_no_tensor() {
     let blind = ["crates/engine/src/schedule/", "crates/engine/src/text/", "crates/sampler/"];
     let blind_files = ["crates/engine/src/kv/block.rs", "crates/engine/src/kv/pool.rs"];
     faults(|source| {
-        let checked = blind.iter().any(|folder| source.path.starts_with(folder))
-            || blind_files.contains(&source.path.as_str());
+        let checked =
+            blind.iter().any(|folder| source.path.starts_with(folder)) || blind_files.contains(&source.path.as_str());
         let tensor = |text: &str| text.contains("candle") || text.contains("Tensor");
         let lines = source.statements().filter(|(_, text)| checked && tensor(text));
         lines.map(|(line, _)| format!("{}:{line}: knows a tensor", source.path)).collect()
@@ -147,7 +147,8 @@ fn what_plans_and_samples_sees_no_tensor() {
 fn the_engine_sees_no_http() {
     faults(|source| {
         let checked = !source.path.starts_with("crates/server/");
-        let lines = source.statements().filter(|(_, text)| checked && (text.contains("axum::") || text.contains("hyper::")));
+        let lines =
+            source.statements().filter(|(_, text)| checked && (text.contains("axum::") || text.contains("hyper::")));
         lines.map(|(line, _)| format!("{}:{line}: knows HTTP", source.path)).collect()
     });
 }
@@ -155,9 +156,9 @@ fn the_engine_sees_no_http() {
 #[test]
 fn a_model_sees_no_request_and_no_sampler() {
     faults(|source| {
-        let checked = ["models/", "layers/", "ops/"].iter().any(|room| {
-            source.path.starts_with(&format!("crates/engine/src/{room}"))
-        });
+        let checked = ["models/", "layers/", "ops/"]
+            .iter()
+            .any(|room| source.path.starts_with(&format!("crates/engine/src/{room}")));
         let lines = source.statements().filter(|(_, text)| checked && text.contains("hearth_sampler"));
         lines.map(|(line, _)| format!("{}:{line}: knows the sampler", source.path)).collect()
     });
@@ -167,7 +168,8 @@ fn a_model_sees_no_request_and_no_sampler() {
 fn unsafe_stands_in_the_kernels_and_the_weight_map_alone() {
     faults(|source| {
         let allowed = source.path.starts_with("crates/kernels/") || source.path == "crates/engine/src/weights/map.rs";
-        let word = |text: &str| text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|w| w == "unsafe");
+        let word =
+            |text: &str| text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|w| w == "unsafe");
         let lines = source.statements().filter(|(_, text)| !allowed && word(text));
         lines.map(|(line, _)| format!("{}:{line}: unsafe", source.path)).collect()
     });

@@ -55,7 +55,8 @@ fn embed_prints_one_array_a_line() -> Result<()> {
 #[test]
 fn bench_reports_what_was_measured() -> Result<()> {
     let model = path("llama-tied-f32");
-    let report = stdout(&["bench", &model, "--prompt-tokens", "20", "--output-tokens", "5", "--json", "--threads", "1"])?;
+    let report =
+        stdout(&["bench", &model, "--prompt-tokens", "20", "--output-tokens", "5", "--json", "--threads", "1"])?;
     let report: Value = serde_json::from_str(&report)?;
     for key in ["prefill_tokens_per_second", "decode_tokens_per_second", "time_to_first_token_seconds"] {
         assert!(report[key].as_f64().context(key)? > 0.0, "{report}");
@@ -83,7 +84,7 @@ fn errors_say_what_is_wrong() -> Result<()> {
         (vec!["run", &path("bert-cls"), "hello"], "hearth embed"),
         (vec!["embed", &decoder, "hello"], "hearth run"),
         (vec!["serve", "--host", "0.0.0.0"], "HEARTH_TOKEN"),
-        (vec!["serve", "--port", "0", "--model", "chat=/no/such/folder"], "/no/such/folder"),
+        (vec!["serve", "--port", "0", "--model", "talker=/no/such/folder"], "/no/such/folder"),
         (vec!["bench", &decoder, "--concurrency", "0"], "--concurrency must be at least 1, not 0"),
     ] {
         let said = error(&arguments)?;
@@ -96,9 +97,9 @@ fn errors_say_what_is_wrong() -> Result<()> {
 #[cfg(unix)]
 #[test]
 fn a_signal_lets_answers_come_to_their_end() -> Result<()> {
-    let model = format!("chat={}", path("llama-linear-f32"));
+    let model = format!("talker={}", path("llama-linear-f32"));
     let mut server = ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &["--model", &model])?;
-    let body = json!({"model": "chat", "prompt": "rain", "max_tokens": 400, "ignore_eos": true});
+    let body = json!({"model": "talker", "prompt": "rain", "max_tokens": 400, "ignore_eos": true});
     let (status, answer) = std::thread::scope(|scope| {
         let request = scope.spawn(|| server.post("/v1/completions", &body.to_string()));
         std::thread::sleep(Duration::from_millis(60));

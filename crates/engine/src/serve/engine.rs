@@ -116,7 +116,13 @@ impl Engine {
     /// Plan, run, commit. A step that fails takes its sequences with it.
     fn step(&mut self) {
         let planned = catch_unwind(AssertUnwindSafe(|| self.scheduler.plan()));
-        let plan = planned.unwrap_or_default();
+        let plan = match planned {
+            // What was to run has been cancelled.
+            Ok(plan) if plan.advances.is_empty() => return,
+            Ok(plan) => plan,
+            // With an empty plan `fail` ends all sequences.
+            Err(_) => StepPlan::default(),
+        };
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let mut logits = self.forward(&plan)?;
             for (index, advance) in plan.advances.iter().enumerate() {

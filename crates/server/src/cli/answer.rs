@@ -35,7 +35,8 @@ impl Answerer {
     /// When a field is out of range, the conversation does not fit, or the engine fails.
     pub(super) fn answer(&mut self, messages: &[Value]) -> Result<String> {
         let text = Arc::clone(self.engine.text());
-        let prompt = text.prompt_tokens(&Conversation { messages, add_generation_prompt: true, ..Conversation::default() })?;
+        let prompt =
+            text.prompt_tokens(&Conversation { messages, add_generation_prompt: true, ..Conversation::default() })?;
         let info = self.engine.info();
         // Without a seed each answer draws its own.
         let params = self.sampling.clone().check(info.vocab_size, RandomState::new().hash_one(0))?;

@@ -7,8 +7,8 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use futures::future::try_join_all;
 use futures::StreamExt;
+use futures::future::try_join_all;
 use hearth_engine::serve::{EncoderHandle, EngineHandle, GenerationEvent, GenerationRequest, LoadedModel};
 use hearth_sampler::SamplingRequest;
 use serde::Serialize;

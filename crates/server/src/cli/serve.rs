@@ -45,8 +45,7 @@ pub(super) fn main(mut arguments: Arguments) -> Result<()> {
 }
 
 async fn listen(arguments: &Arguments) -> Result<()> {
-    let settings =
-        ServeSettings { host: arguments.host, port: arguments.port, ..ServeSettings::from_environment() };
+    let settings = ServeSettings { host: arguments.host, port: arguments.port, ..ServeSettings::from_environment() };
     let config = settings.check()?;
     let app = App::new(config.access, config.limits);
     let models: Vec<(String, String)> = arguments.models.iter().map(|model| named(model)).collect();
@@ -75,7 +74,11 @@ async fn load_all(app: &App, models: Vec<(String, String)>, arguments: &Argument
             .await
             .map_err(|error| anyhow!("loading broke off: {error}"))??;
         let created = loaded.info().created;
-        say(format_args!("{name}: {} ({} tokens of context)", loaded.info().architecture, loaded.info().context_length));
+        say(format_args!(
+            "{name}: {} ({} tokens of context)",
+            loaded.info().architecture,
+            loaded.info().context_length
+        ));
         app.endpoints().insert(Endpoint::new(name, Arc::new(LocalProvider::new(loaded)), created)?)?;
     }
     Ok(())
