@@ -29,7 +29,7 @@ pub struct DecoderShape {
 }
 
 /// A model that predicts the next token.
-pub trait DecoderModel: Send {
+pub trait DecoderModel: Send + Sync {
     /// Its sizes.
     fn shape(&self) -> DecoderShape;
 
@@ -55,7 +55,7 @@ pub struct EncoderShape {
 }
 
 /// A model that turns a text into one vector.
-pub trait EncoderModel: Send {
+pub trait EncoderModel: Send + Sync {
     /// Its sizes.
     fn shape(&self) -> EncoderShape;
 

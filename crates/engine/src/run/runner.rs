@@ -1,16 +1,20 @@
 //! The model with its cache: runs one planned step.
 
+use candle_core::Tensor;
+
 use super::batch::{LogitRows, build};
 use crate::error::Error;
 use crate::ids::SeqId;
 use crate::kv::KvStore;
 use crate::models::DecoderModel;
+use crate::ops::Backend;
 use crate::schedule::{Scheduler, StepPlan};
 
 /// A decoder and the tensors of its cache.
 pub struct Runner {
     model: Box<dyn DecoderModel>,
     kv: KvStore,
+    backend: Backend,
 }
 
 /// The logits of one step, in host memory.
@@ -22,10 +26,10 @@ pub struct Logits {
 }
 
 impl Runner {
-    /// A model with the cache that its sequences will live in.
+    /// A model with the cache that its sequences will live in, and the backend both were made on.
     #[must_use]
-    pub fn new(model: Box<dyn DecoderModel>, kv: KvStore) -> Self {
-        Self { model, kv }
+    pub fn new(model: Box<dyn DecoderModel>, kv: KvStore, backend: Backend) -> Self {
+        Self { model, kv, backend }
     }
 
     /// Computes the plan's tokens and returns the logits that were asked for.
@@ -39,9 +43,10 @@ impl Runner {
         first_logit: impl Fn(SeqId) -> Option<usize>,
     ) -> Result<Logits, Error> {
         let (batch, rows) = build(plan, scheduler, first_logit)?;
-        let width = self.model.shape().vocab_size;
-        let logits = self.model.forward(&batch, &mut self.kv)?; // [logit_rows, vocab_size]
-        Ok(Logits { values: logits.flatten_all()?.to_vec1()?, width, rows })
+        let Self { model, kv, backend } = self;
+        let width = model.shape().vocab_size;
+        let logits: Result<Tensor, Error> = backend.threads().install(|| model.forward(&batch, kv));
+        Ok(Logits { values: logits?.flatten_all()?.to_vec1()?, width, rows }) // [logit_rows, vocab_size]
     }
 }
 

@@ -5,13 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use candle_core::Tensor;
 use tokio::sync::oneshot;
 
 use super::request::check_tokens;
 use super::{ModelInfo, RequestError};
 use crate::error::Error;
 use crate::models::EncoderModel;
-use crate::ops::PackedTexts;
+use crate::ops::{Backend, PackedTexts};
 use crate::text::Tokenizer;
 
 type Embeddings = Vec<Vec<f32>>;
@@ -32,16 +33,10 @@ pub struct EncoderHandle {
 }
 
 impl EncoderHandle {
-    /// Starts the thread of an encoder that computes at most about `token_budget` tokens a step.
-    pub(super) fn start(
-        info: ModelInfo,
-        tokenizer: Tokenizer,
-        model: Box<dyn EncoderModel>,
-        token_budget: usize,
-    ) -> Result<Self, Error> {
+    /// Starts the thread of an encoder.
+    pub(super) fn start(info: ModelInfo, tokenizer: Tokenizer, worker: EncoderWorker) -> Result<Self, Error> {
         let (calls, receiver) = channel();
         let thread = std::thread::Builder::new().name(format!("encoder {}", info.name));
-        let worker = Worker { model, token_budget, calls: VecDeque::new() };
         thread.spawn(move || worker.run(&receiver)).map_err(|error| Error::Step(error.to_string()))?;
         Ok(Self { info: Arc::new(info), tokenizer, calls })
     }
@@ -79,13 +74,20 @@ impl EncoderHandle {
     }
 }
 
-struct Worker {
+/// What an encoder's thread owns.
+pub(super) struct EncoderWorker {
     model: Box<dyn EncoderModel>,
+    backend: Backend,
     token_budget: usize,
     calls: VecDeque<Call>,
 }
 
-impl Worker {
+impl EncoderWorker {
+    /// A worker that computes at most about `token_budget` tokens a step.
+    pub(super) fn new(model: Box<dyn EncoderModel>, backend: Backend, token_budget: usize) -> Self {
+        Self { model, backend, token_budget, calls: VecDeque::new() }
+    }
+
     fn run(mut self, receiver: &Receiver<Call>) {
         loop {
             if self.calls.is_empty() {
@@ -123,11 +125,13 @@ impl Worker {
         }
     }
 
-    fn forward(&self, texts: &PackedTexts) -> Result<Embeddings, Error> {
-        match texts.lengths.is_empty() {
-            true => Ok(Vec::new()),
-            false => Ok(self.model.forward(texts)?.to_vec2()?),
+    fn forward(&mut self, texts: &PackedTexts) -> Result<Embeddings, Error> {
+        if texts.lengths.is_empty() {
+            return Ok(Vec::new());
         }
+        let Self { model, backend, .. } = self;
+        let embeddings: Result<Tensor, Error> = backend.threads().install(|| model.forward(texts));
+        Ok(embeddings?.to_vec2()?)
     }
 
     /// Hands embeddings to the first calls, `counts` to each, and answers those that have all of theirs.

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hearth_kernels::Threads;
 use serde_json::Value;
 
+use super::encoder::EncoderWorker;
 use super::{EncoderHandle, EngineHandle, ModelInfo};
 use crate::checkpoint::{Checkpoint, CheckpointSource, optional_json};
 use crate::device::{self, DeviceChoice};
@@ -88,7 +89,7 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
     };
     match (architecture.load)(&checkpoint, &backend)? {
         Model::Decoder(decoder) => start_decoder(decoder, info, &checkpoint, &backend, options),
-        Model::Encoder(encoder) => start_encoder(encoder, info, &checkpoint, options),
+        Model::Encoder(encoder) => start_encoder(encoder, info, &checkpoint, &backend, options),
     }
 }
 
@@ -109,7 +110,7 @@ fn start_decoder(
         max_sequences: options.max_sequences.max(1),
     };
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
-    let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?);
+    let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());
     let text = Arc::new(model_text(checkpoint)?);
     let limit = config.max_sequences + options.queue;
     Ok(LoadedModel::Decoder(EngineHandle::start(info, text, scheduler, runner, limit)?))
@@ -119,13 +120,15 @@ fn start_encoder(
     model: Box<dyn EncoderModel>,
     info: ModelInfo,
     checkpoint: &Checkpoint,
+    backend: &Backend,
     options: &LoadOptions,
 ) -> Result<LoadedModel, Error> {
     let shape = model.shape();
     let dimensions = Some(shape.dimensions);
     let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, dimensions, ..info };
     let tokenizer = tokenizer(checkpoint)?;
-    Ok(LoadedModel::Encoder(EncoderHandle::start(info, tokenizer, model, options.token_budget)?))
+    let worker = EncoderWorker::new(model, backend.clone(), options.token_budget);
+    Ok(LoadedModel::Encoder(EncoderHandle::start(info, tokenizer, worker)?))
 }
 
 /// How many blocks the cache gets.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use hearth_engine::serve::{EngineHandle, GenerationRequest, TextEvent, TextStream};
-use hearth_engine::text::Conversation;
+use hearth_engine::text::{Conversation, ModelText, SpecialTokens, TextError};
 use hearth_sampler::SamplingRequest;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -35,8 +35,7 @@ impl Answerer {
     /// When a field is out of range, the conversation does not fit, or the engine fails.
     pub(super) fn answer(&mut self, messages: &[Value]) -> Result<String> {
         let text = Arc::clone(self.engine.text());
-        let prompt =
-            text.prompt_tokens(&Conversation { messages, add_generation_prompt: true, ..Conversation::default() })?;
+        let prompt = prompt_tokens(&text, messages)?;
         let info = self.engine.info();
         // Without a seed each answer draws its own.
         let params = self.sampling.clone().check(info.vocab_size, RandomState::new().hash_one(0))?;
@@ -68,4 +67,13 @@ impl Answerer {
             }
         })
     }
+}
+
+/// The conversation through the model's template. A model without one continues the messages' text as it stands.
+fn prompt_tokens(text: &ModelText, messages: &[Value]) -> Result<Vec<u32>, TextError> {
+    if text.template.is_some() {
+        return text.prompt_tokens(&Conversation { messages, add_generation_prompt: true, ..Conversation::default() });
+    }
+    let contents = messages.iter().filter_map(|message| message.get("content")?.as_str());
+    text.tokenizer.encode(&contents.collect::<Vec<_>>().join("\n"), SpecialTokens::Add)
 }
