@@ -25,6 +25,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("schedule", 7),
     ("text", 7),
     ("run", 8),
+    ("export", 8),
     ("serve", 9),
 ];
 

@@ -13,13 +13,14 @@
 //! | 5 | [`layers`] |
 //! | 6 | [`models`] |
 //! | 7 | [`schedule`] and [`text`]: no tensors |
-//! | 8 | [`run`] |
+//! | 8 | [`run`]; [`export`]: a model as one GGUF file |
 //! | 9 | [`serve`] |
 
 pub mod checkpoint;
 pub mod config;
 pub mod device;
 pub mod error;
+pub mod export;
 pub mod hub;
 pub mod ids;
 pub mod kv;

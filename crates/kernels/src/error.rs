@@ -65,6 +65,18 @@ pub enum KernelError {
         /// The argument at fault.
         argument: &'static str,
     },
+    /// A number is not finite, or too large for the format it is to be stored in.
+    #[error("values: number {index} is {value}, {format} holds finite numbers up to {limit}")]
+    NotRepresentable {
+        /// Which number.
+        index: usize,
+        /// The number, in words.
+        value: String,
+        /// The name of the format.
+        format: &'static str,
+        /// The largest number it takes.
+        limit: String,
+    },
     /// The operating system gave no threads.
     #[error("the thread pool could not be started with {threads} threads: {reason}")]
     Pool {

@@ -3,6 +3,7 @@
 //! This crate knows numbers and where they lie. It must not know models, files, requests, or tensors with a type of their own.
 //!
 //! - [`Format`], [`expand`]: how weights are stored, and what they stand for.
+//! - [`quantize`], [`store_as`]: numbers and matrices into another format, as ggml stores them.
 //! - [`MatrixView`], [`matmul`], [`gather_rows`]: products with weights as they are stored. Weights are expanded to f32 a few
 //!   rows at a time; activations are never rounded to anything coarser than f32.
 //! - [`paged_attention`], [`packed_attention`], [`write_kv`]: attention of decoders and encoders.
@@ -25,6 +26,7 @@ mod matrix;
 mod norm;
 mod panel;
 mod rotary;
+mod store;
 mod threads;
 
 pub use attention::{
@@ -32,10 +34,11 @@ pub use attention::{
 };
 pub use elementwise::{add, gelu_erf, gelu_tanh, silu_mul, softmax_rows};
 pub use error::{KernelError, Result};
-pub use formats::{Format, expand, expand_with};
+pub use formats::{Format, expand, expand_with, quantize, quantize_with};
 pub use isa::Isa;
 pub use matmul::matmul;
 pub use matrix::{MatrixView, gather_rows};
 pub use norm::{Affine, layer_norm, rms_norm};
 pub use rotary::{Rotary, RotaryStyle, RotaryTable, rotary};
+pub use store::store_as;
 pub use threads::Threads;

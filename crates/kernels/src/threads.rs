@@ -65,7 +65,12 @@ impl Threads {
     }
 
     /// Runs `job` on each chunk of `out` with its index; the last may be shorter.
-    pub(crate) fn for_each_chunk(&self, out: &mut [f32], chunk: usize, job: impl Fn(usize, &mut [f32]) + Send + Sync) {
+    pub(crate) fn for_each_chunk<T: Send>(
+        &self,
+        out: &mut [T],
+        chunk: usize,
+        job: impl Fn(usize, &mut [T]) + Send + Sync,
+    ) {
         match &self.pool {
             Some(pool) if out.len() > chunk => {
                 pool.install(|| out.par_chunks_mut(chunk).enumerate().for_each(|(index, out)| job(index, out)));

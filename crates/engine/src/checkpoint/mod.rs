@@ -4,7 +4,9 @@
 //! architecture reads one spelling.
 
 mod gguf_config;
+mod outline;
 mod sentence;
+mod template;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,7 @@ use crate::error::Error;
 use crate::weights::{Gguf, Weights};
 
 pub use sentence::{Pooling, SentenceConfig};
+pub use template::template_source;
 
 /// Where a checkpoint's other parts (tokenizer, template) are found.
 pub enum CheckpointSource {

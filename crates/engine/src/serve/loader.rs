@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hearth_kernels::Threads;
-use serde_json::Value;
 
 use super::encoder::EncoderWorker;
 use super::{EncoderHandle, EngineHandle, ModelInfo};
-use crate::checkpoint::{Checkpoint, CheckpointSource, optional_json};
+use crate::checkpoint::{Checkpoint, CheckpointSource, optional_json, template_source};
 use crate::device::{self, DeviceChoice};
 use crate::error::Error;
 use crate::hub::LocalModel;
@@ -19,7 +18,7 @@ use crate::ops::Backend;
 use crate::run::Runner;
 use crate::schedule::{Scheduler, SchedulerConfig};
 use crate::text::{ChatTemplate, GgufVocabulary, ModelText, TemplateTokens, Tokenizer};
-use crate::weights::GgufMetadata;
+use crate::weights::{GgufMetadata, QuantScheme};
 
 /// Token slots in a block of the cache.
 const BLOCK_SIZE: usize = 16;
@@ -29,6 +28,8 @@ const BLOCK_SIZE: usize = 16;
 pub struct LoadOptions {
     /// Where it runs.
     pub device: DeviceChoice,
+    /// What the weights are quantised to when they are loaded; by default they are used as they are stored.
+    pub quant: Option<QuantScheme>,
     /// Threads of the CPU kernels; the machine's cores by default.
     pub threads: Option<usize>,
     /// Bytes of the key-value cache; by default enough for four full contexts, at most a quarter of the free memory.
@@ -44,7 +45,7 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         let (device, max_sequences, queue, token_budget) = (DeviceChoice::Auto, 64, 256, 512);
-        Self { device, threads: None, kv_memory: None, max_sequences, queue, token_budget }
+        Self { device, quant: None, threads: None, kv_memory: None, max_sequences, queue, token_budget }
     }
 }
 
@@ -77,6 +78,10 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
     let architecture = Architecture::of(&checkpoint)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = Threads::new(options.threads.unwrap_or(cores))?;
+    let checkpoint = match options.quant {
+        Some(scheme) => checkpoint.quantized(scheme, &threads)?,
+        None => checkpoint,
+    };
     let backend = Backend::new(device::open(options.device)?, Arc::new(threads));
     let info = ModelInfo {
         name: model.name.clone(),
@@ -189,23 +194,9 @@ fn template_of_gguf(metadata: &GgufMetadata, tokenizer: &Tokenizer) -> Result<Op
     Ok(Some(ChatTemplate::new(metadata.string("tokenizer.chat_template")?, tokens)?))
 }
 
-/// `chat_template.jinja`, or `chat_template` of `tokenizer_config.json`: a string, or a list of named ones of which
-/// `default` is taken.
 fn template_of_folder(folder: &Path) -> Result<Option<ChatTemplate>, Error> {
+    let Some(source) = template_source(folder)? else { return Ok(None) };
     let config = optional_json(&folder.join("tokenizer_config.json"))?;
-    let file = folder.join("chat_template.jinja");
-    let source = match (file.exists(), config.get("chat_template")) {
-        (true, _) => std::fs::read_to_string(&file).map_err(|error| Error::file(&file, error))?,
-        (false, Some(Value::String(source))) => source.clone(),
-        (false, Some(Value::Array(named))) => {
-            let default = named.iter().find(|one| one.get("name").and_then(Value::as_str) == Some("default"));
-            match default.and_then(|one| one.get("template")).and_then(Value::as_str) {
-                Some(source) => source.to_owned(),
-                None => return Ok(None),
-            }
-        }
-        (false, _) => return Ok(None),
-    };
     let token = |name: &str| {
         let token = config.get(name)?;
         token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)

@@ -126,6 +126,17 @@ impl Weights {
         })
     }
 
+    /// All tensors, under the names they can be asked for.
+    pub(super) fn all(&self) -> impl Iterator<Item = WeightTensor> {
+        self.tensors().map(|(name, tensor)| WeightTensor { name, ..tensor.clone() })
+    }
+
+    /// These tensors instead, under their Hugging Face names, as from the same file.
+    pub(super) fn replaced(&self, tensors: Vec<WeightTensor>) -> Self {
+        let contents = Contents { tensors, ignored: self.store.ignored.clone() };
+        Self::new(&self.store.path, None, contents)
+    }
+
     fn full(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }

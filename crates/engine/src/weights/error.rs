@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use hearth_kernels::Format;
+use hearth_kernels::{Format, KernelError};
 
 /// A checkpoint, or a part of it, cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +122,10 @@ pub enum Fault {
     WrongLength { found: u64, shape: Vec<usize>, element: String, needed: u64 },
     #[error("the tensors end at offset {end} of the data, but the file has {size} bytes of data")]
     TrailingBytes { end: u64, size: u64 },
+    #[error("is stored as {format} already; only F32, F16 and BF16 are quantised")]
+    AlreadyQuantized { format: Format },
+    #[error("cannot be stored as {format}: {why}, counted from row {first_row}")]
+    NotStorable { format: Format, first_row: usize, why: KernelError },
     #[error("has shape {found:?}, expected {expected:?}")]
     WrongShape { expected: Vec<usize>, found: Vec<usize> },
     #[error("the index names `{0}` as its file; only plain file names are followed")]

@@ -6,6 +6,7 @@
 mod cursor;
 mod metadata;
 mod types;
+mod writer;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,6 +19,7 @@ use super::map::{MappedBytes, WeightMap};
 use super::tensor::{Contents, IgnoredTensor, WeightTensor, checked_bytes, stored_bytes};
 
 pub use self::metadata::GgufMetadata;
+pub use self::writer::{GgufValue, GgufWriter};
 
 /// As many as ggml's tensors have.
 const DIMENSION_LIMIT: u32 = 4;

@@ -67,6 +67,22 @@ impl WeightMap {
         self.bytes().len() as u64
     }
 
+    /// Tells the system that the pages under `range` are not needed soon. They are read from the file again if they are.
+    fn release(&self, range: Range<usize>) {
+        let Backing::File(map) = &self.bytes else { return };
+        #[cfg(unix)]
+        {
+            // SAFETY: the map is of a file, shared and read-only: dropping its pages loses nothing, they are read again.
+            let released =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+            if let Err(error) = released {
+                tracing::debug!(file = %self.file.display(), %error, "pages are kept");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = (map, range);
+    }
+
     /// The `length` bytes from `offset`; they keep the map alive.
     ///
     /// # Errors
@@ -94,6 +110,11 @@ pub struct MappedBytes {
 }
 
 impl MappedBytes {
+    /// Lets the system take back the memory of a part of these bytes, which have been read and are not needed soon.
+    pub(super) fn release(&self, part: Range<usize>) {
+        self.map.release(self.range.start + part.start..self.range.start + part.end.min(self.range.len()));
+    }
+
     /// The file these bytes lie in.
     pub fn file(&self) -> &Path {
         self.map.file()

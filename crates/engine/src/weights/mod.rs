@@ -8,6 +8,8 @@
 //! - `safetensors`: one file, or a folder of shards with an index.
 //! - [`WeightTensor`] (`tensor`): format, shape and bytes of one tensor; the bytes stay in the map.
 //! - [`WeightMap`], [`MappedBytes`] (`map`): the memory map, the only `unsafe` of this crate.
+//! - [`QuantScheme`], [`PlannedTensor`] (`quantize`): the same weights in fewer bits.
+//! - [`GgufWriter`] (`gguf`): the same file format the other way.
 //! - `gguf_names`: Hugging Face names to GGUF names, a table an architecture.
 //! - [`WeightsError`] (`error`): file, tensor, reason.
 //!
@@ -18,6 +20,7 @@ mod error;
 mod gguf;
 mod gguf_names;
 mod map;
+mod quantize;
 mod safetensors;
 mod tensor;
 #[cfg(test)]
@@ -25,6 +28,7 @@ mod tests;
 
 pub use checkpoint::Weights;
 pub use error::{Fault, Part, WeightsError};
-pub use gguf::{Gguf, GgufMetadata};
+pub use gguf::{Gguf, GgufMetadata, GgufValue, GgufWriter};
 pub use map::{MappedBytes, WeightMap};
+pub use quantize::{ModelOutline, PlannedTensor, QuantScheme};
 pub use tensor::{IgnoredTensor, WeightTensor};

@@ -1,5 +1,6 @@
 //! The block formats weights are stored in, as the GGUF file format defines them
-//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), and their exact expansion to f32.
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), their exact expansion to f32, and the
+//! way back.
 //! It knows bytes, not files or matrices.
 
 #[cfg(target_arch = "x86_64")]
@@ -7,6 +8,7 @@ mod avx2;
 mod float;
 mod k_quants;
 mod legacy;
+mod quantize;
 
 use std::fmt;
 
@@ -14,6 +16,8 @@ use crate::error::{KernelError, Result, check_length};
 use crate::isa::{Isa, for_each_isa};
 
 pub(crate) use float::as_f32;
+pub(crate) use quantize::{check_values, quantize_blocks};
+pub use quantize::{quantize, quantize_with};
 
 /// How the numbers of a row are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -6,6 +6,7 @@ use hearth_engine::config::HubConfig;
 use hearth_engine::device::DeviceChoice;
 use hearth_engine::hub::{Catalogue, LocalModel, ModelLocation, fetch};
 use hearth_engine::serve::{EngineHandle, LoadOptions, LoadedModel};
+use hearth_engine::weights::QuantScheme;
 
 use super::progress::Bar;
 
@@ -15,6 +16,9 @@ pub(super) struct LoadArguments {
     /// Where the model runs: auto, cpu or cuda:N
     #[arg(long, default_value_t)]
     device: DeviceChoice,
+    /// Quantise the weights while they are loaded, from safetensors: q4_k_m, q5_k_m, q6_k or q8_0
+    #[arg(long, value_name = "SCHEME")]
+    quant: Option<QuantScheme>,
     /// Threads of the CPU kernels [default: the machine's cores]
     #[arg(long)]
     threads: Option<usize>,
@@ -27,7 +31,13 @@ impl LoadArguments {
     /// The engine's options.
     pub(super) fn options(&self) -> LoadOptions {
         let kv_memory = self.kv_memory.map(|mebibytes| mebibytes << 20);
-        LoadOptions { device: self.device, threads: self.threads, kv_memory, ..LoadOptions::default() }
+        LoadOptions {
+            device: self.device,
+            quant: self.quant,
+            threads: self.threads,
+            kv_memory,
+            ..LoadOptions::default()
+        }
     }
 
     /// Threads that the kernels will use.

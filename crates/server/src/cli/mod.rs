@@ -7,6 +7,7 @@ mod list;
 mod load;
 mod progress;
 mod pull;
+mod quantize;
 mod run;
 mod serve;
 mod terminal;
@@ -34,6 +35,8 @@ enum Command {
     Embed(embed::Arguments),
     /// Download models, with checksums, going on where a download broke off
     Pull(pull::Arguments),
+    /// Write a model in safetensors as a GGUF file in fewer bits
+    Quantize(quantize::Arguments),
     /// Show the catalogue and what is on disk
     List(list::Arguments),
     /// Measure a model's speed
@@ -51,6 +54,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Embed(arguments) => embed::main(&arguments),
         Command::Pull(arguments) => pull::main(&arguments),
+        Command::Quantize(arguments) => quantize::main(&arguments),
         Command::List(arguments) => list::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
     };

@@ -63,6 +63,13 @@ const NAMES: [&str; 43] = [
     "Q2_0", // 36
 ];
 
+/// The code of a format the kernels know.
+#[expect(clippy::expect_used, reason = "formats are called by the names of this list, which a test checks")]
+pub(super) fn code_of(format: Format) -> u32 {
+    let place = NAMES.iter().position(|name| *name == format.name());
+    place.expect("every format is in the list") as u32
+}
+
 impl TensorType {
     /// # Errors
     /// [`Fault::UnsupportedType`], by name where the code has one.
@@ -88,5 +95,17 @@ impl TensorType {
             "I64" | "F64" => return Ok(Self::Plain { name, bits: 64 }),
             _ => return Err(Fault::UnsupportedType { name, code }),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_has_a_code() {
+        for format in Format::ALL {
+            assert_eq!(TensorType::from_code(code_of(format)).unwrap(), TensorType::Format(format));
+        }
     }
 }
