@@ -4,7 +4,7 @@
 use super::put_half;
 use super::search::{
     Fit, Lanes, Search, Weighted, nearest, scale_and_minimum, side_by_side, symmetric_scale,
-    symmetric_scale_by_exchange,
+    symmetric_scale_by_exchange, within,
 };
 use crate::formats::k_quants::{BLOCK, Q2K_BYTES, Q3K_BYTES, Q4K_BYTES, Q5K_BYTES, Q6K_BYTES};
 
@@ -33,7 +33,7 @@ fn round_again<const GROUPS: usize, const LEN: usize>(
 ) {
     for (levels, x) in fit.levels.iter_mut().zip(x) {
         for g in 0..GROUPS {
-            let level = nearest((x[g] + fit.minima[g]) / fit.scales[g]).clamp(0, top);
+            let level = within(nearest((x[g] + fit.minima[g]) / fit.scales[g]), 0, top);
             levels[g] = if fit.scales[g] == 0.0 { levels[g] } else { level };
         }
     }

@@ -36,6 +36,12 @@ pub(super) fn nearest(value: f32) -> i32 {
     ((value + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
+/// As `clamp`, without its check of the bounds in every step of a loop.
+#[inline(always)]
+pub(super) fn within(level: i32, least: i32, most: i32) -> i32 {
+    level.max(least).min(most)
+}
+
 /// How [`scale_and_minimum`] searches: levels from 0 to `top`; after the plain range, ranges of `top + first`,
 /// `top + first + 0.1` and so on, `steps + 1` of them.
 pub(super) struct Search {
@@ -63,7 +69,7 @@ impl Search {
         let mut levels = [[0; GROUPS]; LEN];
         for (levels, x) in levels.iter_mut().zip(x) {
             for g in 0..GROUPS {
-                levels[g] = nearest(inverse[g] * (x[g] - minima[g])).clamp(0, self.top);
+                levels[g] = within(nearest(inverse[g] * (x[g] - minima[g])), 0, self.top);
             }
         }
         levels
@@ -212,7 +218,7 @@ pub(super) fn symmetric_scale<const GROUPS: usize, const LEN: usize>(
         let (mut levels, mut lx, mut l2) = ([[0; GROUPS]; LEN], [0.0f32; GROUPS], [0.0f32; GROUPS]);
         for (levels, x) in levels.iter_mut().zip(x) {
             for g in 0..GROUPS {
-                let level = nearest(top / furthest[g] * x[g]).clamp(-middle, middle - 1);
+                let level = within(nearest(top / furthest[g] * x[g]), -middle, middle - 1);
                 let (l, w) = (level as f32, x[g] * x[g]);
                 levels[g] = level + middle;
                 lx[g] += w * x[g] * l;
