@@ -57,9 +57,19 @@ async fn wait_until_idle(engine: &EngineHandle) -> Result<()> {
     }
 }
 
+/// Decoders of every kind of layer: dense, and mixtures whose experts see another set of tokens in each batch.
+const DECODERS: [&str; 6] =
+    ["llama-tied-f32", "mixtral-f32", "mixtral-bf16", "dbrx-f32", "dbrx-bf16", "mixtral-q8_0.gguf"];
+
 #[tokio::test]
 async fn a_request_gives_the_same_alone_and_in_a_batch() -> Result<()> {
-    let engine = engine(&options())?;
+    for name in DECODERS {
+        check_alone_and_in_a_batch(decoder(&checkpoint(name), &options())?, name).await?;
+    }
+    Ok(())
+}
+
+async fn check_alone_and_in_a_batch(engine: EngineHandle, name: &str) -> Result<()> {
     let requests: Vec<(Vec<u32>, SamplingParams)> = (0..12)
         .map(|number| {
             let params = if number % 3 == 0 { greedy(&engine, 3) } else { sampled(&engine, number as u64) };
@@ -72,20 +82,23 @@ async fn a_request_gives_the_same_alone_and_in_a_batch() -> Result<()> {
     }
     let together = requests.iter().map(|(prompt, params)| generate(&engine, prompt, params.clone(), 40, Some(2)));
     for (number, found) in try_join_all(together).await?.iter().enumerate() {
-        assert_same(&alone[number], found, &format!("request {number}"));
+        assert_same(&alone[number], found, &format!("{name}, request {number}"));
     }
     wait_until_idle(&engine).await
 }
 
 #[tokio::test]
 async fn a_prompt_gives_the_same_in_chunks_and_whole() -> Result<()> {
-    let whole = engine(&options())?;
-    for token_budget in [1, 2, 7, 16, 33] {
-        let chunked = engine(&LoadOptions { token_budget, max_sequences: 1, ..options() })?;
-        let tokens = prompt(70, 5);
-        let a = generate(&whole, &tokens, sampled(&whole, 9)?, 30, Some(4)).await?;
-        let b = generate(&chunked, &tokens, sampled(&chunked, 9)?, 30, Some(4)).await?;
-        assert_same(&a, &b, &format!("{token_budget} tokens a step"));
+    for name in DECODERS {
+        let whole = decoder(&checkpoint(name), &options())?;
+        for token_budget in [1, 2, 7, 16, 33] {
+            let options = LoadOptions { token_budget, max_sequences: 1, ..options() };
+            let chunked = decoder(&checkpoint(name), &options)?;
+            let tokens = prompt(70, 5);
+            let a = generate(&whole, &tokens, sampled(&whole, 9)?, 30, Some(4)).await?;
+            let b = generate(&chunked, &tokens, sampled(&chunked, 9)?, 30, Some(4)).await?;
+            assert_same(&a, &b, &format!("{name}, {token_budget} tokens a step"));
+        }
     }
     Ok(())
 }

@@ -58,8 +58,7 @@ impl Checkpoint {
             config: gguf_config::config(&gguf)?,
             generation: Value::Null,
             sentence: SentenceConfig::default(),
-            // llama.cpp stores these rows so that neighbours rotate together.
-            rotary: RotaryStyle::Interleaved,
+            rotary: gguf_config::rotary_style(&gguf)?,
             weights: Weights::open_gguf(&gguf)?,
             source: CheckpointSource::Gguf(gguf),
         })
