@@ -1,5 +1,5 @@
-"""Writes tiny Mixtral and DBRX models as GGUF files, in the layouts llama.cpp's converter gives them, and rounds the model
-in memory to what the file holds."""
+"""Writes tiny Mixtral and DBRX models as GGUF files, tensor for tensor as llama.cpp's converter does, and rounds the model
+in memory to what the file holds. The converter itself does not take them: it knows tokenizers by a list of checksums."""
 
 import json
 from pathlib import Path
@@ -92,7 +92,7 @@ def write_dbrx(path: Path, model, folder: Path, kind: str, merged: bool) -> None
         weights.vector(f"{block}.attn_output_norm.weight", around.norm_2.weight)
         weights.matrix(f"{block}.attn_qkv.weight", around.attn.Wqkv.weight)
         weights.matrix(f"{block}.attn_output.weight", around.attn.out_proj.weight)
-        weights.vector(f"{block}.ffn_gate_inp.weight", layer.ffn.router.layer.weight)
+        weights.matrix(f"{block}.ffn_gate_inp.weight", layer.ffn.router.layer.weight)
         weights.matrix(f"{block}.ffn_gate_exps.weight", mlp.w1, lambda rows: rows.reshape(stacked), flat)
         weights.matrix(f"{block}.ffn_up_exps.weight", mlp.v1, lambda rows: rows.reshape(stacked), flat)
         weights.matrix(f"{block}.ffn_down_exps.weight", mlp.w2, lambda rows: rows.reshape(stacked).swapaxes(1, 2),

@@ -59,6 +59,7 @@ TINY_MIXTURES = [
         stored=torch.float32,
         config=mixtral(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2,
                        num_local_experts=4, num_experts_per_tok=2),
+        first_seed=20,
         ggufs={"mixtral-per-expert-f32": (write_mixtral, "F32", False), "mixtral-q8_0": (write_mixtral, "Q8_0", True)},
     ),
     TinyMixture(
@@ -68,6 +69,7 @@ TINY_MIXTURES = [
         config=mixtral(hidden_size=48, intermediate_size=40, num_attention_heads=6, num_key_value_heads=3,
                        num_local_experts=7, num_experts_per_tok=3),
         shard_size="100KB",
+        first_seed=9,
     ),
     TinyMixture(
         name="mixtral-merged-f16",
@@ -76,6 +78,7 @@ TINY_MIXTURES = [
         config=mixtral(hidden_size=32, intermediate_size=48, num_attention_heads=2, num_key_value_heads=2,
                        num_local_experts=3, num_experts_per_tok=1),
         published_names=False,
+        first_seed=9,
     ),
     TinyMixture(
         name="dbrx-f32",
@@ -83,6 +86,7 @@ TINY_MIXTURES = [
         stored=torch.float32,
         config=dbrx({"kv_n_heads": 2, "clip_qkv": 1.5}, {"ffn_hidden_size": 32, "moe_num_experts": 6, "moe_top_k": 3},
                     d_model=32, n_heads=4),
+        first_seed=27,
         ggufs={"dbrx-q8_0": (write_dbrx, "Q8_0", True)},
     ),
     TinyMixture(

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use futures::StreamExt;
 use futures::future::try_join_all;
+use hearth_engine::hub::LocalModel;
 use hearth_engine::serve::{
     EngineHandle, FinishReason, GenerationRequest, LoadOptions, RequestError, SubmitError, TextEvent, TextStream,
 };
@@ -216,6 +217,33 @@ async fn a_request_that_cannot_run_is_refused_with_the_reason() -> Result<()> {
     drop(held);
     wait_until_idle(&engine).await?;
     generate(&engine, &[5], params.clone(), 1, None).await?;
+    Ok(())
+}
+
+/// What a configuration asks for and the model cannot do is refused before any token is computed.
+#[test]
+fn a_mixture_that_contradicts_itself_is_refused() -> Result<()> {
+    let cases = [
+        ("mixtral-f32", "\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 5", "5 exceeds num_local_experts 4"),
+        ("mixtral-f32", "\"num_local_experts\": 4", "\"num_local_experts\": 5", "experts.4.w1.weight"),
+        ("mixtral-f32", "\"sliding_window\": null", "\"sliding_window\": 64", "64 is shorter than the context of 256"),
+        ("dbrx-f32", "\"moe_num_experts\": 6", "\"moe_num_experts\": 8", "has shape [192, 32], expected [256, 32]"),
+        ("dbrx-f32", "\"clip_qkv\": 1.5", "\"clip_qkv\": -1.5", "clip_qkv: must be a positive number, not -1.5"),
+        ("dbrx-f32", "\"attn_config\"", "\"attention\"", "attn_config: is missing"),
+    ];
+    for (name, written, instead, expected) in cases {
+        let folder = tempfile::tempdir()?;
+        for entry in std::fs::read_dir(checkpoint(name).path)? {
+            let path = entry?.path();
+            std::fs::copy(&path, folder.path().join(path.file_name().unwrap()))?;
+        }
+        let config = std::fs::read_to_string(folder.path().join("config.json"))?;
+        assert!(config.contains(written), "{name} has no {written}");
+        std::fs::write(folder.path().join("config.json"), config.replace(written, instead))?;
+        let model = LocalModel { name: name.to_owned(), path: folder.path().to_owned(), card: None };
+        let Err(error) = decoder(&model, &options()) else { bail!("{instead} was accepted") };
+        assert!(format!("{error:#}").contains(expected), "{instead}: {error:#}");
+    }
     Ok(())
 }
 

@@ -64,12 +64,7 @@ fn job_columns(w: &MatrixView<'_>, threads: usize) -> usize {
 }
 
 /// Hands the columns `columns` (whole blocks) of the rows `rows` of `w` to `work` as floats.
-fn with_pieces(
-    threads: &Threads,
-    w: &MatrixView<'_>,
-    [rows, columns]: [Range<usize>; 2],
-    work: impl FnOnce(Rows<'_>),
-) {
+fn with_pieces(threads: &Threads, w: &MatrixView<'_>, [rows, columns]: [Range<usize>; 2], work: impl FnOnce(Rows<'_>)) {
     let (count, width) = (rows.len(), columns.len());
     if let Some(floats) = w.in_place() {
         let start = rows.start * w.cols() + columns.start;

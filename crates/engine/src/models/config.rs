@@ -104,7 +104,9 @@ mod tests {
         assert!(config.epsilon("eps").unwrap_err().to_string().contains("not 3"));
         assert!(config.only("act", "silu").unwrap_err().to_string().contains("\"relu\" is not supported"));
         assert!(config.size_up_to("top", ("experts", 4)).unwrap_err().to_string().contains("top: 9 exceeds experts 4"));
-        assert!(config.optional_positive("clip").unwrap_err().to_string().contains("must be a positive number, not -1"));
+        assert!(
+            config.optional_positive("clip").unwrap_err().to_string().contains("must be a positive number, not -1")
+        );
         assert!(config.inner("eps").is_err() && config.inner("none").is_err());
         assert!(divides(("hidden_size", 10), ("heads", 4)).unwrap_err().to_string().contains("10 is not a multiple"));
     }

@@ -89,7 +89,7 @@ fn mixture(config: Config<'_>, width: usize) -> Result<MixtureConfig, Error> {
 fn load_experts(source: &LayerSource<'_>, config: &MixtureConfig) -> Result<Vec<Expert>, Error> {
     let MixtureConfig { width, inner, experts, .. } = *config;
     let plain = (experts, Orientation::OutputsByInputs);
-    if source.weights.get(&source.name("w2")).is_none() {
+    if source.weights.get(&source.name("w2.weight")).is_some() {
         return Ok(ExpertMatrices {
             gate: stacked_matrices(source, "w1.weight", &[experts, inner, width], plain)?,
             up: stacked_matrices(source, "v1.weight", &[experts, inner, width], plain)?,

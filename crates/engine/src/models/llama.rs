@@ -43,7 +43,14 @@ impl LlamaConfig {
         };
         divides(("head_dim", head_dim), ("the rotary pair,", 2))?;
         Ok(Self {
-            attention: AttentionConfig { width, heads, kv_heads, head_dim, bias: config.flag("attention_bias"), clip: None },
+            attention: AttentionConfig {
+                width,
+                heads,
+                kv_heads,
+                head_dim,
+                bias: config.flag("attention_bias"),
+                clip: None,
+            },
             inner: config.size("intermediate_size")?,
             layers: config.size("num_hidden_layers")?,
             vocab_size: config.size("vocab_size")?,

@@ -31,7 +31,8 @@ impl MixtralConfig {
         let (config, llama) = (Config(&checkpoint.config), LlamaConfig::read(checkpoint)?);
         let window = config.optional_size("sliding_window")?;
         if let Some(window) = window.filter(|window| *window < llama.context_length) {
-            let reason = format!("{window} is shorter than the context of {}; that is not supported", llama.context_length);
+            let reason =
+                format!("{window} is shorter than the context of {}; that is not supported", llama.context_length);
             return Err(Error::config("sliding_window", reason));
         }
         let experts = config.size("num_local_experts")?;
