@@ -40,8 +40,9 @@ pub struct RopeParameters {
 /// `rope_scaling` or `rope_parameters` as they are written.
 #[derive(Debug, Default, Deserialize)]
 struct Written {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older spelling of `rope_type`; a checkpoint that was saved again carries both.
+    r#type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
@@ -105,7 +106,7 @@ impl RopeType {
 
 impl Written {
     fn rope_type(&self, field: &str) -> Result<RopeType, Error> {
-        match self.rope_type.as_deref() {
+        match self.rope_type.as_deref().or(self.r#type.as_deref()) {
             None | Some("default") => Ok(RopeType::Default),
             Some("linear") => Ok(RopeType::Linear { factor: positive(field, "factor", self.factor)? }),
             Some("llama3") => {
@@ -152,6 +153,8 @@ mod tests {
         let read = RopeParameters::from_config(&older).unwrap();
         assert_eq!(read, RopeParameters { theta: 5e5, rope_type: RopeType::Linear { factor: 2.0 } });
         assert_eq!(read, RopeParameters::from_config(&newer).unwrap());
+        let both = json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 2}});
+        assert_eq!(read, RopeParameters::from_config(&both).unwrap());
         assert_eq!(RopeParameters::from_config(&json!({})).unwrap().theta, 10_000.0);
     }
 

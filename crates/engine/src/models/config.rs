@@ -29,12 +29,14 @@ impl Config<'_> {
         }
     }
 
-    /// A small positive number that must be there, such as the epsilon of a norm.
-    pub(super) fn epsilon(self, field: &str) -> Result<f32, Error> {
-        match self.0.get(field).and_then(Value::as_f64) {
-            Some(value) if value > 0.0 && value < 1.0 => Ok(value as f32),
-            Some(value) => Err(Error::config(field, format!("must lie between 0 and 1, not {value}"))),
-            None => Err(Error::config(field, "is missing")),
+    /// A small positive number, such as the epsilon of a norm; `default` where it is absent or null.
+    pub(super) fn epsilon(self, field: &str, default: f32) -> Result<f32, Error> {
+        match self.0.get(field) {
+            None | Some(Value::Null) => Ok(default),
+            Some(value) => match value.as_f64() {
+                Some(number) if number > 0.0 && number < 1.0 => Ok(number as f32),
+                _ => Err(Error::config(field, format!("must lie between 0 and 1, not {value}"))),
+            },
         }
     }
 
@@ -74,7 +76,7 @@ mod tests {
         assert!(config.size("hidden_size").unwrap_err().to_string().contains("hidden_size: must be between 1 and"));
         assert!(config.size("layers").unwrap_err().to_string().contains("not 0"));
         assert!(config.size("heads").unwrap_err().to_string().contains("heads: is missing"));
-        assert!(config.epsilon("eps").unwrap_err().to_string().contains("not 3"));
+        assert!(config.epsilon("eps", 1e-6).unwrap_err().to_string().contains("not 3"));
         assert!(config.only("act", "silu").unwrap_err().to_string().contains("\"relu\" is not supported"));
         assert!(divides(("hidden_size", 10), ("heads", 4)).unwrap_err().to_string().contains("10 is not a multiple"));
     }

@@ -176,12 +176,12 @@ async fn bench_encoder(encoder: &EncoderHandle, arguments: &Arguments) -> Result
         seeds.map(|seed| random_tokens(length, info.vocab_size, seed)).collect()
     };
     encoder.check(&batch(0)).context("--prompt-tokens")?;
-    encoder.embed(batch(0)).await?;
+    encoder.submit(batch(0))?.await?;
     let mut rates = Vec::new();
     for round in 1..=arguments.rounds {
         let texts_of_round = batch(round);
         let begun = Instant::now();
-        encoder.embed(texts_of_round).await?;
+        encoder.submit(texts_of_round)?.await?;
         rates.push(texts as f64 / begun.elapsed().as_secs_f64());
     }
     let texts_per_second = median(rates);

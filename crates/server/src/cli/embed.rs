@@ -49,7 +49,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
         let encode = |text: &String| encoder.tokenizer().encode(&format!("{instruction}{text}"), SpecialTokens::Add);
         let tokens = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         encoder.check(&tokens)?;
-        for embedding in runtime.block_on(encoder.embed(tokens))? {
+        for embedding in runtime.block_on(encoder.submit(tokens)?)? {
             answer(&format!("{}\n", serde_json::to_string(&embedding)?))?;
         }
     }

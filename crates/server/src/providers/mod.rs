@@ -34,6 +34,11 @@ pub trait Provider: Send + Sync {
     /// Turns texts into vectors, in order.
     fn embed(&self, call: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>>;
 
+    /// Whether the model can still answer at all.
+    fn is_alive(&self) -> bool {
+        true
+    }
+
     /// How busy the model is; `None` where nobody can tell.
     fn load(&self) -> Option<ProviderLoad> {
         None

@@ -9,7 +9,7 @@ use super::collect::{Collected, CollectedChoice, collect};
 use super::extract::JsonBody;
 use super::identity::{Identity, Spelling, served_by};
 use super::stream::{self, Chunks};
-use super::{checks, conversation};
+use super::{checks, conversation, identity};
 use crate::endpoints::Task;
 use crate::error::ApiError;
 use crate::gate::{Allowed, Principal, Query};
@@ -38,6 +38,7 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let entity = endpoint.entity_for(Task::Chat)?;
     let request = ChatRequest::read(fields)?;
+    identity::record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
     let generation = checks::chat_generation(&request.chat, request.sampling, &request.output)?;
     checks::check_choices(1, generation.choices, app.limits())?;

@@ -60,6 +60,13 @@ impl Provider for LocalProvider {
         }
     }
 
+    fn is_alive(&self) -> bool {
+        match &self.model {
+            LoadedModel::Decoder(engine) => engine.is_alive(),
+            LoadedModel::Encoder(encoder) => encoder.is_alive(),
+        }
+    }
+
     fn load(&self) -> Option<ProviderLoad> {
         let LoadedModel::Decoder(engine) = &self.model else { return None };
         let load = engine.load();
