@@ -65,7 +65,13 @@ impl RopeParameters {
             None | Some(Value::Null) => Written::default(),
             Some(value) => Written::deserialize(value).map_err(|error| Error::config(field, error.to_string()))?,
         };
-        let outer_theta = config.get("rope_theta").and_then(Value::as_f64);
+        let outer_theta = match config.get("rope_theta") {
+            None | Some(Value::Null) => None,
+            Some(value) => {
+                let reason = || Error::config("rope_theta", format!("must be a number, not {value}"));
+                Some(value.as_f64().ok_or_else(reason)?)
+            }
+        };
         let theta = positive(field, "rope_theta", Some(written.rope_theta.or(outer_theta).unwrap_or(10_000.0)))?;
         Ok(Self { theta, rope_type: written.rope_type(field)? })
     }

@@ -176,6 +176,14 @@ impl EncoderWorker {
         for (call, count) in self.calls.iter_mut().zip(counts) {
             call.embeddings.extend(embeddings.by_ref().take(*count));
         }
+        self.answer_complete();
+        // What is left of a long call waits behind the others, so that a short one never waits for all of it.
+        if let Some(begun) = self.calls.pop_front_if(|call| !call.embeddings.is_empty()) {
+            self.calls.push_back(begun);
+        }
+    }
+
+    fn answer_complete(&mut self) {
         while let Some(call) = self.calls.pop_front_if(|call| call.embeddings.len() == call.texts.len()) {
             // A caller that is gone wants no answer.
             let _ = call.reply.send(Ok(call.embeddings));

@@ -141,12 +141,13 @@ fn start_encoder(
 /// How many blocks the cache gets.
 fn cache_blocks(layout: &KvLayout, context_length: usize, options: &LoadOptions) -> Result<usize, Error> {
     let one_context = context_length.div_ceil(layout.block_size) as u64;
+    let available = available_memory()?;
     let blocks = match options.kv_memory {
-        Some(bytes) => bytes / layout.block_bytes(),
-        None => {
-            let quarter = available_memory()? / 4;
-            (4 * one_context).min(quarter / layout.block_bytes())
+        Some(bytes) if bytes > available => {
+            return Err(Error::Cache(format!("{bytes} bytes are asked for, and {available} are free")));
         }
+        Some(bytes) => bytes / layout.block_bytes(),
+        None => (4 * one_context).min(available / 4 / layout.block_bytes()),
     };
     match usize::try_from(blocks) {
         Ok(0) | Err(_) => {
@@ -180,7 +181,7 @@ fn model_text(checkpoint: &Checkpoint) -> Result<ModelText, Error> {
         CheckpointSource::Gguf(gguf) => template_of_gguf(gguf.metadata(), &tokenizer)?,
         CheckpointSource::Folder(folder) => template_of_folder(folder)?,
     };
-    Ok(ModelText { tokenizer, template, end_tokens: checkpoint.end_tokens() })
+    Ok(ModelText { tokenizer, template, end_tokens: checkpoint.end_tokens()? })
 }
 
 fn template_of_gguf(metadata: &GgufMetadata, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, Error> {

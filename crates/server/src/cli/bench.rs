@@ -59,7 +59,7 @@ enum Rates {
     Decoder {
         output_tokens: usize,
         prefill_tokens_per_second: f64,
-        decode_tokens_per_second: f64,
+        decode_tokens_per_second: Option<f64>,
         time_to_first_token_seconds: f64,
     },
     Encoder {
@@ -136,7 +136,7 @@ async fn bench_decoder(engine: &EngineHandle, arguments: &Arguments) -> Result<R
     Ok(Rates::Decoder {
         output_tokens: output,
         prefill_tokens_per_second: median(prefill),
-        decode_tokens_per_second: if output > 1 { median(decode) } else { 0.0 },
+        decode_tokens_per_second: (output > 1).then(|| median(decode)),
         time_to_first_token_seconds: median(first_token),
     })
 }

@@ -78,7 +78,7 @@ impl ChatRendering {
     fn plain_choice(&self, index: usize, choice: CollectedChoice) -> ChatChoice {
         ChatChoice {
             index,
-            message: AnswerMessage { role: Role::Assistant, content: choice.text },
+            message: AnswerMessage { role: Role::Assistant, content: choice.text, refusal: None },
             finish_reason: choice.reason,
             finish_reason_camel: self.identity.camel(choice.reason),
             logprobs: self.logprobs.then(|| logprobs(choice.tokens)),
@@ -90,13 +90,13 @@ impl Chunks for ChatRendering {
     type Choice = ChatChunkChoice;
 
     fn opening(&mut self, index: usize) -> Option<ChatChunkChoice> {
-        let delta = ChatDelta { role: Some(Role::Assistant), content: String::new() };
+        let delta = ChatDelta { role: Some(Role::Assistant), content: Some(String::new()) };
         Some(ChatChunkChoice { index, delta, finish_reason: None, finish_reason_camel: None, logprobs: None })
     }
 
     fn delta(&mut self, index: usize, delta: Delta) -> ChatChunkChoice {
         let logprobs = self.logprobs.then(|| logprobs(delta.tokens));
-        let delta = ChatDelta { role: None, content: delta.text };
+        let delta = ChatDelta { role: None, content: Some(delta.text) };
         ChatChunkChoice { index, delta, finish_reason: None, finish_reason_camel: None, logprobs }
     }
 

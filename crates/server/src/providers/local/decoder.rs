@@ -13,7 +13,7 @@ use hearth_engine::text::{Conversation, Detokenizer, DetokenizerOptions, ModelTe
 use hearth_sampler::{ParamError, SamplingParams};
 use serde_json::{Value, json};
 
-use super::{blocking, engine_error, request_error, text_error};
+use super::{blocking, check_text_length, engine_error, request_error, text_error};
 use crate::providers::call::ChatMessage;
 use crate::providers::{
     Answer, AnswerEvent, ChatCall, CompletionCall, Delta, Generation, OnOverflow, Prompt, ProviderError, TokenLogprob,
@@ -25,7 +25,14 @@ use crate::wire::options::{FinishReason, Usage};
 /// Answers a conversation.
 pub(super) async fn chat(engine: &EngineHandle, call: ChatCall) -> Result<Answer, ProviderError> {
     let text = Arc::clone(engine.text());
-    let prompt = blocking(move || conversation_tokens(&text, &call.messages, "messages")).await?;
+    let context_length = engine.info().context_length;
+    let prompt = blocking(move || {
+        for message in &call.messages {
+            check_text_length(&message.content, &text.tokenizer, context_length, "messages")?;
+        }
+        conversation_tokens(&text, &call.messages, "messages")
+    });
+    let prompt = prompt.await?;
     let jobs = vec![Job { tokens: prompt, echo: None, field: "messages", continues_text: false }];
     start(engine, jobs, &call.generation)
 }
@@ -90,6 +97,7 @@ impl Preparation<'_> {
                 Ok((tokens, Some(message.content)))
             }
             Prompt::Text(text) => {
+                check_text_length(&text, &self.text.tokenizer, self.info.context_length, "prompt")?;
                 let tokens = self.text.tokenizer.encode(&text, SpecialTokens::Add);
                 // What is put behind a text ends it, and this one is to go on.
                 let mut tokens = tokens.map_err(|error| text_error("prompt", &error))?;
@@ -101,9 +109,9 @@ impl Preparation<'_> {
         }
     }
 
-    /// How many tokens of a prompt that is too long leave room for `max_tokens`; at least one.
+    /// How many tokens of a prompt that is too long leave room for `max_tokens`; at least half the context.
     fn kept_tokens(&self, max_tokens: usize) -> usize {
-        self.info.context_length.saturating_sub(max_tokens.max(1)).max(1)
+        self.info.context_length.saturating_sub(max_tokens.max(1)).max(self.info.context_length / 2)
     }
 
     /// The last tokens, `kept` in all, behind those that begin every text.
