@@ -148,7 +148,7 @@ async fn bert_agrees_with_pytorch() -> Result<()> {
         let inputs = golden::<Bert>(name)?.inputs;
         let encode = |input: &Input| encoder.tokenizer().encode(&input.text, SpecialTokens::Add);
         let tokens = inputs.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        let embeddings = encoder.embed(tokens.clone()).await?;
+        let embeddings = encoder.submit(tokens.clone())?.await?;
         for (index, input) in inputs.iter().enumerate() {
             assert_eq!(tokens[index], input.tokens, "{name}: {:?}", input.text);
             let cosine = cosine(&embeddings[index], &input.embedding);

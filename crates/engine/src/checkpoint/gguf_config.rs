@@ -36,16 +36,21 @@ fn llama(gguf: &Gguf, metadata: &GgufMetadata) -> Result<Value, WeightsError> {
     let optional = |key: &str| metadata.optional(key, GgufMetadata::u32);
     // Mixtral has the same name in GGUF files as the Llama it is made of.
     let experts = optional("llama.expert_count")?.filter(|count| *count > 0);
-    let tied = !gguf.tensors().iter().any(|tensor| tensor.name == "output.weight");
+    let has = |name: &str| gguf.tensors().iter().any(|tensor| tensor.name == name);
+    let width = metadata.u32("llama.embedding_length")?;
     let epsilon = metadata.f32("llama.attention.layer_norm_rms_epsilon")?;
+    let head_dim = optional("llama.attention.key_length")?.or(width.checked_div(heads));
     Ok(json!({
         "model_type": if experts.is_some() { "mixtral" } else { "llama" },
-        "hidden_size": metadata.u32("llama.embedding_length")?,
+        "hidden_size": width,
         "intermediate_size": metadata.u32("llama.feed_forward_length")?,
         "num_hidden_layers": metadata.u32("llama.block_count")?,
         "num_attention_heads": heads,
         "num_key_value_heads": optional("llama.attention.head_count_kv")?.unwrap_or(heads),
-        "head_dim": optional("llama.rope.dimension_count")?,
+        "head_dim": head_dim,
+        "rotary_dim": optional("llama.rope.dimension_count")?,
+        "attention_bias": has("blk.0.attn_q.bias") || has("blk.0.attn_output.bias"),
+        "mlp_bias": has("blk.0.ffn_up.bias") || has("blk.0.ffn_down.bias"),
         "num_local_experts": experts,
         "num_experts_per_tok": optional("llama.expert_used_count")?,
         "vocab_size": vocab_size(metadata, "llama.vocab_size")?,
@@ -53,7 +58,7 @@ fn llama(gguf: &Gguf, metadata: &GgufMetadata) -> Result<Value, WeightsError> {
         "rms_norm_eps": epsilon,
         "rope_theta": rope_theta(metadata, "llama.rope.freq_base")?,
         "rope_scaling": rope_scaling(metadata)?,
-        "tie_word_embeddings": tied,
+        "tie_word_embeddings": !has("output.weight"),
         "eos_token_id": end_tokens(metadata)?,
     }))
 }
@@ -114,11 +119,24 @@ fn rope_scaling(metadata: &GgufMetadata) -> Result<Value, WeightsError> {
     Ok(if scaling.is_empty() { Value::Null } else { Value::Object(scaling) })
 }
 
+/// The texts of control tokens that end an answer even where no key says so: older files of chat models name only the
+/// end of a document.
+const END_TEXTS: [&str; 7] =
+    ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>"];
+
+/// `tokenizer.ggml.token_type` of control tokens.
+const CONTROL: i32 = 3;
+
 fn end_tokens(metadata: &GgufMetadata) -> Result<Vec<u32>, WeightsError> {
-    ["eos", "eot", "eom"]
-        .iter()
-        .map(|name| format!("tokenizer.ggml.{name}_token_id"))
-        .filter(|key| metadata.contains(key))
-        .map(|key| metadata.u32(&key))
-        .collect()
+    let keys = ["eos", "eot", "eom"].map(|name| format!("tokenizer.ggml.{name}_token_id"));
+    let named = keys.iter().filter(|key| metadata.contains(key)).map(|key| metadata.u32(key));
+    let mut tokens = named.collect::<Result<Vec<u32>, _>>()?;
+    let texts = metadata.optional("tokenizer.ggml.tokens", GgufMetadata::strings)?.unwrap_or_default();
+    let types = metadata.optional("tokenizer.ggml.token_type", GgufMetadata::i32s)?.unwrap_or_default();
+    for (id, (text, token_type)) in texts.iter().zip(types).enumerate() {
+        if token_type == CONTROL && END_TEXTS.contains(&text.as_str()) {
+            tokens.push(id as u32);
+        }
+    }
+    Ok(tokens)
 }

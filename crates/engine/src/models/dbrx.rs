@@ -56,7 +56,7 @@ impl DbrxConfig {
             layers: config.size("n_layers")?,
             vocab_size: config.size("vocab_size")?,
             context_length: config.size("max_seq_len")?,
-            epsilon: config.optional_positive("layer_norm_eps")?.map_or(EPSILON, |epsilon| epsilon as f32),
+            epsilon: config.epsilon("layer_norm_eps", EPSILON)?,
             rope,
         })
     }

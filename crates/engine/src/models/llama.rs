@@ -42,6 +42,10 @@ impl LlamaConfig {
             None => divides(("hidden_size", width), ("num_attention_heads", heads))?,
         };
         divides(("head_dim", head_dim), ("the rotary pair,", 2))?;
+        if let Some(rotary_dim) = config.optional_size("rotary_dim")?.filter(|rotary_dim| *rotary_dim != head_dim) {
+            let reason = format!("{rotary_dim} of the {head_dim} elements of a head; only all of them is supported");
+            return Err(Error::config("rotary_dim", reason));
+        }
         Ok(Self {
             attention: AttentionConfig {
                 width,
@@ -54,8 +58,8 @@ impl LlamaConfig {
             inner: config.size("intermediate_size")?,
             layers: config.size("num_hidden_layers")?,
             vocab_size: config.size("vocab_size")?,
-            context_length: config.size("max_position_embeddings")?,
-            epsilon: config.epsilon("rms_norm_eps")?,
+            context_length: config.optional_size("max_position_embeddings")?.unwrap_or(2048),
+            epsilon: config.epsilon("rms_norm_eps", 1e-6)?,
             rope: RopeParameters::from_config(&checkpoint.config)?,
             tied: config.flag("tie_word_embeddings"),
             mlp_bias: config.flag("mlp_bias"),

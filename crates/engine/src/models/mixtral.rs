@@ -29,6 +29,11 @@ struct MixtralConfig {
 impl MixtralConfig {
     fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
         let (config, llama) = (Config(&checkpoint.config), LlamaConfig::read(checkpoint)?);
+        // What a Llama takes where these are absent is not what a Mixtral takes; every published one has them.
+        for field in ["num_key_value_heads", "max_position_embeddings", "rms_norm_eps"] {
+            config.present(&[field])?;
+        }
+        config.present(&["rope_theta", "rope_parameters"])?;
         let window = config.optional_size("sliding_window")?;
         if let Some(window) = window.filter(|window| *window < llama.context_length) {
             let reason =
