@@ -84,7 +84,7 @@ fn describe_ends(
     let configured = |field: &str| u32::try_from(checkpoint.config.get(field)?.as_u64()?).ok();
     let bos = named("bos_token").or_else(|| configured("bos_token_id"));
     // Whatever ends a sequence here is to end it there: the file has three places for such tokens.
-    let mut ends = checkpoint.end_tokens();
+    let mut ends = checkpoint.end_tokens()?;
     if let Some(eos) = named("eos_token") {
         ends.retain(|id| *id != eos);
         ends.insert(0, eos);

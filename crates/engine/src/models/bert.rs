@@ -39,9 +39,9 @@ impl BertConfig {
             inner: config.size("intermediate_size")?,
             layers: config.size("num_hidden_layers")?,
             vocab_size: config.size("vocab_size")?,
-            positions: config.size("max_position_embeddings")?,
-            token_types: config.size("type_vocab_size")?,
-            epsilon: config.epsilon("layer_norm_eps")?,
+            positions: config.optional_size("max_position_embeddings")?.unwrap_or(512),
+            token_types: config.optional_size("type_vocab_size")?.unwrap_or(2),
+            epsilon: config.epsilon("layer_norm_eps", 1e-12)?,
         })
     }
 

@@ -37,6 +37,7 @@ struct Shared {
     /// The added tokens with the special ones switched off, for text nobody may steer the model with.
     plain: AddedVocabulary,
     table: TokenTable,
+    longest_token: usize,
     strips_first_space: bool,
     /// What [`SpecialTokens::Add`] puts in front and behind.
     leading: Vec<u32>,
@@ -89,7 +90,9 @@ impl Tokenizer {
     fn assemble(pipeline: tokenizers::Tokenizer, table: TokenTable, strips_first_space: bool) -> Shared {
         let mut plain = pipeline.get_added_vocabulary().clone();
         plain.set_encode_special_tokens(true);
-        Shared { pipeline, plain, table, strips_first_space, leading: Vec::new(), trailing: Vec::new() }
+        let lengths = (0..table.len() as u32).filter_map(|id| table.bytes(id)).map(<[u8]>::len);
+        let longest_token = lengths.max().unwrap_or_default().max(1);
+        Shared { pipeline, plain, table, longest_token, strips_first_space, leading: Vec::new(), trailing: Vec::new() }
     }
 
     /// Token ids of a text. Special tokens written in the text (`<|im_start|>`) become those tokens, which rendered
@@ -146,6 +149,12 @@ impl Tokenizer {
     #[must_use]
     pub fn id_of(&self, text: &str) -> Option<u32> {
         self.shared.pipeline.token_to_id(text)
+    }
+
+    /// Bytes of the longest token, at least 1.
+    #[must_use]
+    pub fn longest_token(&self) -> usize {
+        self.shared.longest_token
     }
 
     /// One more than the highest token id.

@@ -105,7 +105,7 @@ impl fmt::Debug for WeightMap {
 #[derive(Clone)]
 pub struct MappedBytes {
     map: Arc<WeightMap>,
-    /// Within the map: [`WeightMap::cut`] is the only place that makes one.
+    /// Within the map: [`WeightMap::cut`] makes one, and a part of it lies within it.
     range: Range<usize>,
 }
 
@@ -113,6 +113,13 @@ impl MappedBytes {
     /// Lets the system take back the memory of a part of these bytes, which have been read and are not needed soon.
     pub(super) fn release(&self, part: Range<usize>) {
         self.map.release(self.range.start + part.start..self.range.start + part.end.min(self.range.len()));
+    }
+
+    /// The bytes `part` of these, counted from their own beginning; `None` where they end before it.
+    pub(super) fn part(&self, part: Range<usize>) -> Option<Self> {
+        let inside = part.start <= part.end && part.end <= self.range.len();
+        let range = self.range.start.checked_add(part.start)?..self.range.start.checked_add(part.end)?;
+        inside.then(|| Self { map: Arc::clone(&self.map), range })
     }
 
     /// The file these bytes lie in.

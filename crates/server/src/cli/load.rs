@@ -19,11 +19,11 @@ pub(super) struct LoadArguments {
     /// Quantise the weights while they are loaded, from safetensors: q4_k_m, q5_k_m, q6_k or q8_0
     #[arg(long, value_name = "SCHEME")]
     quant: Option<QuantScheme>,
-    /// Threads of the CPU kernels [default: the machine's cores]
-    #[arg(long)]
-    threads: Option<usize>,
+    /// Threads of the CPU kernels, 1 to 512 [default: the machine's cores]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512))]
+    threads: Option<u16>,
     /// Size of the key-value cache of each model in MiB [default: four contexts, at most a quarter of the free memory]
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     kv_memory: Option<u64>,
 }
 
@@ -34,7 +34,7 @@ impl LoadArguments {
         LoadOptions {
             device: self.device,
             quant: self.quant,
-            threads: self.threads,
+            threads: self.threads.map(usize::from),
             kv_memory,
             ..LoadOptions::default()
         }
@@ -42,7 +42,7 @@ impl LoadArguments {
 
     /// Threads that the kernels will use.
     pub(super) fn thread_count(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        self.threads.map(usize::from).unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 }
 

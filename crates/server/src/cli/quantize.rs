@@ -21,17 +21,17 @@ pub(super) struct Arguments {
     /// How the weights are stored: q4_k_m, q5_k_m, q6_k or q8_0
     #[arg(long, value_name = "SCHEME")]
     quant: QuantScheme,
-    /// Threads that quantise [default: the machine's cores]
-    #[arg(long)]
-    threads: Option<usize>,
+    /// Threads that quantise, 1 to 512 [default: the machine's cores]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512))]
+    threads: Option<u16>,
 }
 
 /// Writes the file and says what is in it.
 pub(super) fn main(arguments: &Arguments) -> Result<()> {
     let Arguments { model, out, quant, .. } = arguments;
     let local = get(model)?;
-    let exported =
-        export_gguf(&local.path, out, *quant, arguments.threads).with_context(|| format!("cannot quantise {model}"))?;
+    let exported = export_gguf(&local.path, out, *quant, arguments.threads.map(usize::from))
+        .with_context(|| format!("cannot quantise {model}"))?;
     let Exported { bytes, formats } = exported;
     let formats: Vec<String> = formats.iter().map(|(format, count)| format!("{count} {format}")).collect();
     let size = indicatif::HumanBytes(bytes);

@@ -95,11 +95,7 @@ impl Weights {
     /// [`Fault::AlreadyQuantized`] when a tensor is in a block format now.
     pub fn plan(&self, scheme: QuantScheme, outline: ModelOutline) -> Result<Vec<PlannedTensor>, WeightsError> {
         let table = NameTable::of(outline.architecture);
-        // Checkpoints saved from inside a larger model have one more part in front.
-        let translate = |name: &str| {
-            let inner = || name.split_once('.').and_then(|(_, inner)| table?.to_gguf(inner));
-            table.and_then(|table| table.to_gguf(name)).or_else(inner).unwrap_or_else(|| name.to_owned())
-        };
+        let translate = |name: &str| table.and_then(|table| gguf_name(table, name)).unwrap_or_else(|| name.to_owned());
         let mut planned: Vec<PlannedTensor> = self
             .all()
             .map(|original| {
@@ -139,4 +135,24 @@ impl Weights {
         let converted = self.plan(scheme, outline)?.into_iter().map(|planned| planned.convert(threads));
         Ok(self.replaced(converted.collect::<Result<_, _>>()?))
     }
+}
+
+/// Newer Mixtrals in safetensors, and the names they had before. The gates stand for the fused gates and ups.
+const RESPELLED: [(&str, &str); 3] = [
+    (".mlp.gate.weight", ".block_sparse_moe.gate.weight"),
+    (".mlp.experts.gate_up_proj", ".block_sparse_moe.experts.w1.weight"),
+    (".mlp.experts.down_proj", ".block_sparse_moe.experts.w2.weight"),
+];
+
+/// The GGUF name the rules know this tensor by.
+fn gguf_name(table: &NameTable, name: &str) -> Option<String> {
+    let respelled = || {
+        let (end, other) = RESPELLED.into_iter().find(|(end, _)| name.ends_with(end))?;
+        table.to_gguf(&format!("{}{other}", name.strip_suffix(end)?))
+    };
+    // Checkpoints saved from inside a larger model have one more part in front.
+    let inner = || name.split_once('.').and_then(|(_, inner)| table.to_gguf(inner));
+    // The experts of DBRX lack the last part.
+    let whole = || table.to_gguf(&format!("{name}.weight"));
+    table.to_gguf(name).or_else(whole).or_else(inner).or_else(respelled)
 }

@@ -51,10 +51,10 @@ pub(super) fn q2k(values: &[f32], out: &mut [u8]) {
         let (scale_step, minimum_step) = (step(scale), step(minimum));
         let scale = put_half(block, 80, scale / 15.0);
         let minimum = put_half(block, 82, minimum / 15.0);
-        for g in 0..16 {
-            let pair = nearest(scale_step * fit.scales[g]) as u8 | ((nearest(minimum_step * fit.minima[g]) as u8) << 4);
-            block[g] = pair;
-            (fit.scales[g], fit.minima[g]) = (scale * f32::from(pair & 15), minimum * f32::from(pair >> 4));
+        for ((pair, own_scale), own_minimum) in block.iter_mut().zip(&mut fit.scales).zip(&mut fit.minima) {
+            *pair = nearest(scale_step * *own_scale) as u8 | ((nearest(minimum_step * *own_minimum) as u8) << 4);
+            *own_scale = scale * f32::from(*pair & 15);
+            *own_minimum = minimum * f32::from(*pair >> 4);
         }
         round_again(&mut fit, &x, 3);
         pack_two_bits(&mut block[16..80], &fit.levels);

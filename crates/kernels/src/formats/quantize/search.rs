@@ -245,8 +245,8 @@ pub(super) fn symmetric_scale<const GROUPS: usize, const LEN: usize>(
         }
         keep(&mut fit.levels, &levels, &better);
     }
-    for g in 0..GROUPS {
-        if furthest[g].abs() < ZERO {
+    for (g, furthest) in furthest.iter().enumerate() {
+        if furthest.abs() < ZERO {
             fit.clear(g, 0.0);
         }
     }
