@@ -66,6 +66,17 @@ pub fn real_model(name: &str) -> Option<LocalModel> {
     }
 }
 
+/// A folder of llama.cpp's source that `scripts/bench-llama-cpp` unpacks; `None`, and counted, when it is not there.
+#[must_use]
+pub fn llama_cpp_folder(name: &str) -> Option<PathBuf> {
+    let folder = HubConfig::from_environment().cache.join("llama.cpp/vendor/llama.cpp").join(name);
+    let found = folder.is_dir();
+    if !found {
+        absent(&format!("llama.cpp's {name}: `scripts/bench-llama-cpp` unpacks its source"));
+    }
+    found.then_some(folder)
+}
+
 /// Says that a test cannot run for want of something, and counts it for the end of the suite.
 pub fn absent(what: &str) {
     println!("absent: {what}");

@@ -57,7 +57,7 @@ impl Checkpoint {
         Ok(Self {
             config: gguf_config::config(&gguf)?,
             generation: Value::Null,
-            sentence: SentenceConfig::default(),
+            sentence: gguf_config::sentence(&gguf)?,
             // llama.cpp stores these rows so that neighbours rotate together.
             rotary: RotaryStyle::Interleaved,
             weights: Weights::open_gguf(&gguf)?,

@@ -38,6 +38,14 @@ impl Config<'_> {
         }
     }
 
+    /// An epsilon that may be absent or null.
+    pub(super) fn epsilon_or(self, field: &str, default: f32) -> Result<f32, Error> {
+        match self.0.get(field) {
+            None | Some(Value::Null) => Ok(default),
+            Some(_) => self.epsilon(field),
+        }
+    }
+
     /// A switch; absent or null is false.
     pub(super) fn flag(self, field: &str) -> bool {
         self.0.get(field).and_then(Value::as_bool).unwrap_or(false)

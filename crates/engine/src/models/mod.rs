@@ -4,6 +4,7 @@
 mod bert;
 mod config;
 mod llama;
+mod xlm_roberta;
 
 use candle_core::Tensor;
 use serde_json::Value;
@@ -85,7 +86,7 @@ pub struct Architecture {
 }
 
 /// Every architecture there is.
-pub const ARCHITECTURES: &[Architecture] = &[llama::ARCHITECTURE, bert::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] = &[llama::ARCHITECTURE, bert::ARCHITECTURE, xlm_roberta::ARCHITECTURE];
 
 impl Architecture {
     /// The architecture of a checkpoint, by the class its configuration names, or by its `model_type` where it names
