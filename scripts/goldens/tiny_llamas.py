@@ -114,7 +114,7 @@ def make_tiny_llamas(goldens: Path) -> None:
         folder = goldens / "checkpoints" / checkpoint.name
         for seed in range(checkpoint.first_seed, 400):
             write_checkpoint(checkpoint, folder, seed)
-            golden = measure(checkpoint, folder)
+            golden = measure(checkpoint.name, LlamaForCausalLM, folder)
             if is_decisive(golden):
                 break
         else:
@@ -136,7 +136,7 @@ def write_checkpoint(checkpoint: TinyLlama, folder: Path, seed: int) -> None:
     (folder / "generation_config.json").unlink(missing_ok=True)
     if checkpoint.generation is not None:
         write_readable(folder / "generation_config.json", {"bos_token_id": 1, **checkpoint.generation})
-    write_tokenizer(checkpoint, folder)
+    write_tokenizer(folder, checkpoint.shape["max_position_embeddings"], checkpoint.template_in_tokenizer_config)
 
 
 @torch.no_grad()
@@ -161,7 +161,7 @@ def respell_config(checkpoint: TinyLlama, path: Path) -> None:
     write_readable(path, config | checkpoint.spelling)
 
 
-def write_tokenizer(checkpoint: TinyLlama, folder: Path) -> None:
+def write_tokenizer(folder: Path, context: int, template_inside: bool) -> None:
     byte_pair_tokenizer(TOKENIZER_VOCABULARY).save(str(folder / "tokenizer.json"), pretty=False)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -170,9 +170,9 @@ def write_tokenizer(checkpoint: TinyLlama, folder: Path) -> None:
         "unk_token": END_OF_TEXT,
         "add_bos_token": False,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": checkpoint.shape["max_position_embeddings"],
+        "model_max_length": context,
     }
-    if checkpoint.template_in_tokenizer_config:
+    if template_inside:
         # The older layout: template inside, and a special token written as an object.
         config["chat_template"] = CHAT_TEMPLATE
         config["eos_token"] = {"__type": "AddedToken", "content": TURN_END, "lstrip": False, "normalized": False,
@@ -182,9 +182,12 @@ def write_tokenizer(checkpoint: TinyLlama, folder: Path) -> None:
     write_readable(folder / "tokenizer_config.json", config)
 
 
-def measure(checkpoint: TinyLlama, folder: Path) -> dict:
+def measure(name: str, model_class: type, folder: Path) -> dict:
     """The goldens, from the files as written: what is measured has gone through the same spellings the product reads."""
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    return measure_model(name, model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval())
+
+
+def measure_model(name: str, model) -> dict:
     choices = torch.Generator().manual_seed(11)
     prompts = []
     for length in PROMPT_LENGTHS:
@@ -192,7 +195,7 @@ def measure(checkpoint: TinyLlama, folder: Path) -> dict:
         prompt = measure_prompt(log_probabilities(model, tokens), tokens, TOP)
         prompt["greedy"] = measure_greedy(model, tokens, GREEDY_TOKENS, TOP)
         prompts.append(prompt)
-    return {"checkpoint": checkpoint.name, "prompts": prompts}
+    return {"checkpoint": name, "prompts": prompts}
 
 
 def is_decisive(golden: dict) -> bool:

@@ -8,12 +8,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use futures::StreamExt;
 use futures::future::try_join_all;
+use hearth_engine::hub::LocalModel;
 use hearth_engine::serve::{
-    EngineHandle, FinishReason, GenerationRequest, LoadOptions, RequestError, SubmitError, TextEvent, TextStream,
+    EngineHandle, FinishReason, GenerationRequest, LoadOptions, RequestError, SubmitError, TextEvent, TextOptions,
+    TextStream,
 };
 use hearth_engine::text::SpecialTokens;
 use hearth_sampler::{SamplingParams, SamplingRequest};
 use hearth_tests::{Generated, checkpoint, decoder, encoder, generate, greedy, options};
+
+/// A block of that checkpoint's cache: keys and values, layers, key-value heads, elements, tokens, bytes.
+const BLOCK_BYTES: u64 = 2 * 2 * 2 * 16 * 16 * 4;
 
 fn engine(options: &LoadOptions) -> Result<EngineHandle> {
     decoder(&checkpoint("llama-tied-f32"), options)
@@ -57,9 +62,19 @@ async fn wait_until_idle(engine: &EngineHandle) -> Result<()> {
     }
 }
 
+/// Decoders of every kind of layer: dense, and mixtures whose experts see another set of tokens in each batch.
+const DECODERS: [&str; 6] =
+    ["llama-tied-f32", "mixtral-f32", "mixtral-bf16", "dbrx-f32", "dbrx-bf16", "mixtral-q8_0.gguf"];
+
 #[tokio::test]
 async fn a_request_gives_the_same_alone_and_in_a_batch() -> Result<()> {
-    let engine = engine(&options())?;
+    for name in DECODERS {
+        check_alone_and_in_a_batch(decoder(&checkpoint(name), &options())?, name).await?;
+    }
+    Ok(())
+}
+
+async fn check_alone_and_in_a_batch(engine: EngineHandle, name: &str) -> Result<()> {
     let requests: Vec<(Vec<u32>, SamplingParams)> = (0..12)
         .map(|number| {
             let params = if number % 3 == 0 { greedy(&engine, 3) } else { sampled(&engine, number as u64) };
@@ -72,20 +87,23 @@ async fn a_request_gives_the_same_alone_and_in_a_batch() -> Result<()> {
     }
     let together = requests.iter().map(|(prompt, params)| generate(&engine, prompt, params.clone(), 40, Some(2)));
     for (number, found) in try_join_all(together).await?.iter().enumerate() {
-        assert_same(&alone[number], found, &format!("request {number}"));
+        assert_same(&alone[number], found, &format!("{name}, request {number}"));
     }
     wait_until_idle(&engine).await
 }
 
 #[tokio::test]
 async fn a_prompt_gives_the_same_in_chunks_and_whole() -> Result<()> {
-    let whole = engine(&options())?;
-    for token_budget in [1, 2, 7, 16, 33] {
-        let chunked = engine(&LoadOptions { token_budget, max_sequences: 1, ..options() })?;
-        let tokens = prompt(70, 5);
-        let a = generate(&whole, &tokens, sampled(&whole, 9)?, 30, Some(4)).await?;
-        let b = generate(&chunked, &tokens, sampled(&chunked, 9)?, 30, Some(4)).await?;
-        assert_same(&a, &b, &format!("{token_budget} tokens a step"));
+    for name in DECODERS {
+        let whole = decoder(&checkpoint(name), &options())?;
+        for token_budget in [1, 2, 7, 16, 33] {
+            let options = LoadOptions { token_budget, max_sequences: 1, ..options() };
+            let chunked = decoder(&checkpoint(name), &options)?;
+            let tokens = prompt(70, 5);
+            let a = generate(&whole, &tokens, sampled(&whole, 9)?, 30, Some(4)).await?;
+            let b = generate(&chunked, &tokens, sampled(&chunked, 9)?, 30, Some(4)).await?;
+            assert_same(&a, &b, &format!("{name}, {token_budget} tokens a step"));
+        }
     }
     Ok(())
 }
@@ -94,8 +112,7 @@ async fn a_prompt_gives_the_same_in_chunks_and_whole() -> Result<()> {
 #[tokio::test]
 async fn preemption_loses_and_repeats_nothing() -> Result<()> {
     let roomy = engine(&options())?;
-    let block = 2 * 2 * 2 * 16 * 16 * 4; // keys and values, layers, key-value heads, head_dim, block size, f32
-    let tight = engine(&LoadOptions { kv_memory: Some(block * 12), ..options() })?;
+    let tight = engine(&LoadOptions { kv_memory: Some(BLOCK_BYTES * 12), ..options() })?;
     let requests: Vec<Vec<u32>> = (0..8).map(|number| prompt(20 + number, number)).collect();
     let runs = |engine: EngineHandle| {
         let requests = requests.clone();
@@ -123,7 +140,7 @@ async fn a_dropped_stream_frees_its_cache_and_hurts_nobody() -> Result<()> {
     let dropped = async {
         for number in 0..10 {
             let params = sampled(&engine, number)?;
-            let request = GenerationRequest::check(prompt(40, 2), params, 150, None, engine.info())?;
+            let request = GenerationRequest::check(prompt(40, 2), params, 200, None, engine.info())?;
             let mut stream = engine.submit(request)?;
             for _ in 0..number {
                 stream.next().await;
@@ -134,7 +151,64 @@ async fn a_dropped_stream_frees_its_cache_and_hurts_nobody() -> Result<()> {
     let (survivor, dropped) = tokio::join!(survivor, dropped);
     dropped?;
     assert_same(&expected, &survivor?, "the request beside them");
+    // A marker of three tokens, sent after a drop, ends long before the dropped request would have.
+    let request = GenerationRequest::check(prompt(4, 2), sampled(&engine, 1)?, 250, None, engine.info())?;
+    let mut stream = engine.submit(request)?;
+    stream.next().await;
+    drop(stream);
+    let mut marker = engine.submit(GenerationRequest::check(vec![9], greedy(&engine, 0)?, 3, None, engine.info())?)?;
+    while marker.next().await.is_some() {
+        assert!(engine.load().running <= 1, "the dropped request still runs");
+    }
     wait_until_idle(&engine).await
+}
+
+/// Prompt log-probabilities of a request that is preempted are those of the request alone, each once.
+#[tokio::test]
+async fn preemption_repeats_no_prompt_log_probability() -> Result<()> {
+    let roomy = engine(&options())?;
+    let tight =
+        engine(&LoadOptions { kv_memory: Some(BLOCK_BYTES * 12), token_budget: 16, max_sequences: 8, ..options() })?;
+    let prompts: Vec<Vec<u32>> = (0..6).map(|number| prompt(60 + number, number)).collect();
+    let mut expected = Vec::new();
+    for prompt in &prompts {
+        expected.push(generate(&roomy, prompt, sampled(&roomy, 3)?, 60, Some(2)).await?);
+    }
+    let all = prompts.iter().map(|prompt| {
+        let params = sampled(&tight, 3);
+        async { generate(&tight, prompt, params?, 60, Some(2)).await }
+    });
+    for (number, found) in try_join_all(all).await?.iter().enumerate() {
+        assert_same(&expected[number], found, &format!("request {number}"));
+    }
+    assert!(tight.load().preemptions > 0, "the cache was not small enough to test anything");
+    wait_until_idle(&tight).await
+}
+
+/// End tokens end an answer, are not part of it, and are held back by `min_tokens` and `ignore_eos`.
+#[tokio::test]
+async fn end_tokens_end_an_answer() -> Result<()> {
+    let engine = engine(&options())?;
+    let end = engine.text().end_tokens.clone();
+    assert!(!end.is_empty());
+    let ending = |min_tokens, ignore_eos| {
+        let logit_bias = end.iter().map(|token| (*token, 100.0)).collect();
+        let request =
+            SamplingRequest { temperature: 0.0, logit_bias, min_tokens, ignore_eos, ..SamplingRequest::default() };
+        request.check(engine.info().vocab_size, 0)
+    };
+    let tokens = prompt(5, 1);
+    let at_once = generate(&engine, &tokens, ending(0, false)?, 10, None).await?;
+    assert_eq!((at_once.ids(), at_once.reason), (vec![], FinishReason::Stop));
+    let later = generate(&engine, &tokens, ending(4, false)?, 10, None).await?;
+    assert_eq!((later.ids().len(), later.reason), (4, FinishReason::Stop));
+    assert!(later.ids().iter().all(|token| !end.contains(token)));
+    let ignored = generate(&engine, &tokens, ending(0, true)?, 10, None).await?;
+    assert_eq!((ignored.ids().len(), ignored.reason), (10, FinishReason::Length));
+    let (text, count, _) = text_of(&engine, &tokens, ending(4, false)?, 10).await?;
+    assert!(!text.is_empty());
+    assert_eq!(count, 5, "the end token is counted");
+    Ok(())
 }
 
 async fn text_of(
@@ -144,8 +218,9 @@ async fn text_of(
     max_tokens: usize,
 ) -> Result<(String, usize, FinishReason)> {
     let stops = params.stop().to_vec();
+    let options = TextOptions { stops: &stops, ..TextOptions::default() };
     let request = GenerationRequest::check(prompt.to_vec(), params, max_tokens, None, engine.info())?;
-    let mut stream = TextStream::new(engine.submit(request)?, Arc::clone(engine.text()), &stops, Vec::new());
+    let mut stream = TextStream::new(engine.submit(request)?, Arc::clone(engine.text()), options);
     let (mut text, mut counted) = (String::new(), 0);
     while let Some(event) = stream.next().await {
         match event? {
@@ -206,6 +281,34 @@ async fn a_request_that_cannot_run_is_refused_with_the_reason() -> Result<()> {
     Ok(())
 }
 
+/// What a configuration asks for and the model cannot do is refused before any token is computed.
+#[test]
+fn a_mixture_that_contradicts_itself_is_refused() -> Result<()> {
+    let cases = [
+        ("mixtral-f32", "\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 5", "5 exceeds num_local_experts 4"),
+        ("mixtral-f32", "\"num_local_experts\": 4", "\"num_local_experts\": 5", "experts.4.w1.weight"),
+        ("mixtral-f32", "\"sliding_window\": null", "\"sliding_window\": 64", "64 is shorter than the context of 256"),
+        ("mixtral-f32", "\"rms_norm_eps\"", "\"epsilon\"", "rms_norm_eps: is missing"),
+        ("dbrx-f32", "\"moe_num_experts\": 6", "\"moe_num_experts\": 8", "has shape [192, 32], expected [256, 32]"),
+        ("dbrx-f32", "\"clip_qkv\": 1.5", "\"clip_qkv\": -1.5", "clip_qkv: must be a positive number, not -1.5"),
+        ("dbrx-f32", "\"attn_config\"", "\"attention\"", "attn_config: is missing"),
+    ];
+    for (name, written, instead, expected) in cases {
+        let folder = tempfile::tempdir()?;
+        for entry in std::fs::read_dir(checkpoint(name).path)? {
+            let path = entry?.path();
+            std::fs::copy(&path, folder.path().join(path.file_name().unwrap()))?;
+        }
+        let config = std::fs::read_to_string(folder.path().join("config.json"))?;
+        assert!(config.contains(written), "{name} has no {written}");
+        std::fs::write(folder.path().join("config.json"), config.replace(written, instead))?;
+        let model = LocalModel { name: name.to_owned(), path: folder.path().to_owned(), card: None };
+        let Err(error) = decoder(&model, &options()) else { bail!("{instead} was accepted") };
+        assert!(format!("{error:#}").contains(expected), "{instead}: {error:#}");
+    }
+    Ok(())
+}
+
 /// `max_tokens` past the context is no error: the answer ends where the context does.
 #[tokio::test]
 async fn an_answer_ends_at_the_end_of_the_context() -> Result<()> {
@@ -248,12 +351,12 @@ async fn texts_embed_the_same_alone_and_packed() -> Result<()> {
             })
             .collect::<Result<_>>()?;
         encoder.check(&texts)?;
-        let together = encoder.embed(texts.clone()).await?;
+        let together = encoder.submit(texts.clone())?.await?;
         assert_eq!(together.len(), texts.len());
         for (text, expected) in texts.iter().zip(&together) {
-            assert_eq!(&encoder.embed(vec![text.clone()]).await?[0], expected, "{name}");
+            assert_eq!(&encoder.submit(vec![text.clone()])?.await?[0], expected, "{name}");
         }
-        assert!(encoder.embed(Vec::new()).await?.is_empty());
+        assert!(encoder.submit(Vec::new())?.await?.is_empty());
         let long = vec![5; encoder.info().context_length + 1];
         let error = encoder.check(&[vec![5], long]).unwrap_err();
         assert!(error.to_string().starts_with("input 1: "), "{error}");

@@ -138,7 +138,7 @@ async fn check_embeddings(name: &str) -> Result<()> {
     for (input, tokens) in inputs.iter().zip(&tokens) {
         assert_eq!(tokens, &input.tokens, "{name}: {:?}", input.text);
     }
-    for (input, embedding) in inputs.iter().zip(encoder.embed(tokens).await?) {
+    for (input, embedding) in inputs.iter().zip(encoder.submit(tokens)?.await?) {
         let cosine = cosine(&embedding, &input.embedding);
         assert!(cosine >= 0.9999, "{name}: {:?}: cosine {cosine}", input.text);
     }

@@ -36,8 +36,10 @@ struct Source {
 impl Source {
     /// The lines before the tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let tests = self.text.lines().position(|line| line.trim() == "#[cfg(test)]");
-        self.text.lines().take(tests.unwrap_or(usize::MAX)).enumerate().map(|(index, line)| (index + 1, line))
+        let lines: Vec<&str> = self.text.lines().collect();
+        let begins = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].ends_with("mod tests {");
+        let tests = lines.windows(2).position(begins).unwrap_or(lines.len());
+        lines.into_iter().take(tests).enumerate().map(|(index, line)| (index + 1, line))
     }
 
     /// The lines of code that are no comment.
@@ -108,7 +110,15 @@ fn a_module_uses_only_what_stands_lower() {
         let Some(own) = layer_of(module, inner) else { return unknown(module, inner) };
         let mut faults = Vec::new();
         for (line, text) in source.statements() {
+            let depth = inner.matches('/').count();
+            if text.contains(&"super::".repeat(depth + 1)) {
+                faults.push(format!("{}:{line}: leaves its module by `super`, unseen", source.path));
+            }
             for used in text.split("crate::").skip(1) {
+                if used.starts_with('{') {
+                    faults.push(format!("{}:{line}: name one module a line, so that it can be checked", source.path));
+                    continue;
+                }
                 let used = used.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap();
                 let allowed = used.chars().next().is_none_or(char::is_uppercase)
                     || used == module

@@ -57,9 +57,12 @@ pub enum Error {
     /// The sampler could not choose a token.
     #[error("sampling: {0}")]
     Sample(#[from] hearth_sampler::SampleError),
-    /// A step of the model panicked; the requests in it failed and the engine went on.
+    /// A step of the model failed or panicked; the requests in it failed and the engine went on.
     #[error("a model step failed: {0}")]
     Step(String),
+    /// The system gives no thread for a model.
+    #[error("no thread for the model: {0}")]
+    Thread(std::io::Error),
     /// The engine's thread is gone.
     #[error("the engine has stopped")]
     Stopped,

@@ -3,7 +3,7 @@
 //! This crate knows numbers and where they lie. It must not know models, files, requests, or tensors with a type of their own.
 //!
 //! - [`Format`], [`expand`]: how weights are stored, and what they stand for.
-//! - [`MatrixView`], [`matmul`], [`gather_rows`]: products with weights as they are stored. Weights are expanded to f32 a few
+//! - [`MatrixView`], [`matmul`], [`combine_rows`], [`gather_rows`]: products with weights as they are stored. Weights are expanded to f32 a few
 //!   rows at a time; activations are never rounded to anything coarser than f32.
 //! - [`paged_attention`], [`packed_attention`], [`write_kv`]: attention of decoders and encoders.
 //! - [`rms_norm`], [`layer_norm`], [`rotary`], [`silu_mul`], [`gelu_erf`], [`gelu_tanh`], [`add`], [`softmax_rows`]: the rest of a layer.
@@ -15,6 +15,7 @@
 //! instruction set. All of these are tested bit for bit.
 
 mod attention;
+mod combine;
 mod elementwise;
 mod error;
 mod formats;
@@ -30,6 +31,7 @@ mod threads;
 pub use attention::{
     AttentionShape, AttentionSpan, KvView, PackedSequences, PagedContext, packed_attention, paged_attention, write_kv,
 };
+pub use combine::combine_rows;
 pub use elementwise::{add, gelu_erf, gelu_tanh, silu_mul, softmax_rows};
 pub use error::{KernelError, Result};
 pub use formats::{Format, expand, expand_with};

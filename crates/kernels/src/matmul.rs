@@ -42,12 +42,16 @@ pub fn matmul(threads: &Threads, x: &[f32], w: &MatrixView<'_>, bias: Option<&[f
             unsafe { dot_products(threads.isa(), &weights, &inputs, target.at_column(first)) };
         });
     });
-    if let Some(bias) = bias {
-        for row in out.chunks_exact_mut(bias.len()) {
-            row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-        }
-    }
+    add_bias(bias, out);
     Ok(())
+}
+
+/// Adds the bias, where there is one, to every row of a finished product.
+pub(crate) fn add_bias(bias: Option<&[f32]>, out: &mut [f32]) {
+    let Some(bias) = bias else { return };
+    for row in out.chunks_exact_mut(bias.len()) {
+        row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+    }
 }
 
 /// How many rows a job takes: as many as the cache holds expanded, but enough jobs that all threads end together.

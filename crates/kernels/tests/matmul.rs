@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Numbers, all_threads, assert_close, assert_same, reference};
-use hearth_kernels::{Format, KernelError, MatrixView, Threads, expand, gather_rows, matmul};
+use hearth_kernels::{Format, KernelError, MatrixView, Threads, combine_rows, expand, gather_rows, matmul};
 use proptest::prelude::*;
 
 struct Case {
@@ -158,4 +158,75 @@ fn wrong_arguments_are_refused_by_name() {
     assert!(matches!(MatrixView::new(Format::F32, usize::MAX, 2, &[]), Err(KernelError::Overflow { .. })));
     assert!(matches!(MatrixView::new(Format::F32, 3, 0, &[]), Err(KernelError::Zero { .. })));
     assert!(matches!(Threads::new(0), Err(KernelError::Zero { argument: "threads" })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// The product with weights the other way around: right, the same bits everywhere, and each row by itself.
+    #[test]
+    fn combined_rows_are_the_product_and_depend_on_nothing_else(
+        format in prop::sample::select(Format::ALL.to_vec()),
+        m in 0usize..11,
+        rows in 1usize..50,
+        cols in 1usize..80,
+        seed: u64,
+    ) {
+        let cols = if format.block_len() == 1 { cols } else { cols.div_ceil(30) * format.block_len() };
+        let case = Case::new(format, [1, rows, cols], seed);
+        let x = Numbers::new(seed ^ 1).floats(m * rows);
+        let mut w = vec![0.0; rows * cols];
+        expand(format, &case.bytes, &mut w).unwrap();
+        let exact: Vec<f64> = (0..m * cols)
+            .map(|at| (0..rows).map(|p| f64::from(x[at / cols * rows + p]) * f64::from(w[p * cols + at % cols])).sum())
+            .collect();
+        let size = rows as f64 * f64::from(w.iter().fold(0.0f32, |most, w| most.max(w.abs())));
+        let mut expected = vec![f32::NAN; m * cols];
+        combine_rows(&reference(), &x, &case.view(), None, &mut expected).unwrap();
+        assert_close(&expected, &exact, 1e-6 * (1.0 + size), "reference");
+        for threads in all_threads() {
+            let mut out = vec![f32::NAN; m * cols];
+            combine_rows(&threads, &x, &case.view(), None, &mut out).unwrap();
+            assert_same(&out, &expected, &format!("{threads:?} {format} {m}x{rows}x{cols}"));
+            for i in 0..m {
+                let mut alone = vec![f32::NAN; cols];
+                combine_rows(&threads, &x[i * rows..][..rows], &case.view(), None, &mut alone).unwrap();
+                assert_same(&alone, &expected[i * cols..][..cols], &format!("{threads:?} row {i}"));
+            }
+        }
+    }
+}
+
+/// Large enough that many jobs run and groups of rows end within the matrix.
+#[test]
+fn large_combinations_are_the_same_for_any_number_of_threads() {
+    for format in [Format::F32, Format::BF16, Format::Q4K] {
+        for m in [1, 2, 7, 33] {
+            let case = Case::new(format, [1, 700, 1280], 5 + m as u64);
+            let x = Numbers::new(3).floats(m * 700);
+            let mut expected = vec![f32::NAN; m * 1280];
+            combine_rows(&reference(), &x, &case.view(), None, &mut expected).unwrap();
+            for threads in all_threads() {
+                let mut out = vec![f32::NAN; m * 1280];
+                combine_rows(&threads, &x, &case.view(), None, &mut out).unwrap();
+                assert_same(&out, &expected, &format!("{threads:?} {format} m={m}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_combination_has_its_bias_and_is_refused_by_name_when_its_sizes_do_not_fit() {
+    let case = Case::new(Format::Q8_0, [1, 3, 64], 1);
+    let threads = Threads::new(1).unwrap();
+    let error = combine_rows(&threads, &[0.0; 4], &case.view(), None, &mut [0.0; 64]).unwrap_err();
+    assert_eq!(error, KernelError::NotMultiple { argument: "x", multiple_of: 3, actual: 4 });
+    let error = combine_rows(&threads, &[0.0; 6], &case.view(), None, &mut [0.0; 64]).unwrap_err();
+    assert_eq!(error, KernelError::Length { argument: "out", expected: 128, actual: 64 });
+    let error = combine_rows(&threads, &[0.0; 3], &case.view(), Some(&[0.0]), &mut [0.0; 64]).unwrap_err();
+    assert_eq!(error.to_string(), "bias: expected 64 elements, got 1");
+    let (mut plain, mut raised) = (vec![0.0; 128], vec![0.0; 128]);
+    combine_rows(&threads, &[0.5; 6], &case.view(), None, &mut plain).unwrap();
+    combine_rows(&threads, &[0.5; 6], &case.view(), Some(&[2.0; 64]), &mut raised).unwrap();
+    assert!(plain.iter().zip(&raised).all(|(plain, raised)| plain + 2.0 == *raised));
 }

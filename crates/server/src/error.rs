@@ -130,12 +130,12 @@ pub struct ApiError {
 impl ApiError {
     /// An error without a field to blame.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), field: None, detail: None }
+        Self { kind, message: shortened(message.into()), field: None, detail: None }
     }
 
     /// The same error, blamed on `field`.
     pub fn with_field(self, field: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..self }
+        Self { field: Some(shortened(field.into())), ..self }
     }
 
     /// The server's own failure: `detail` goes to the log and not to the caller.
@@ -167,9 +167,9 @@ impl ApiError {
     pub fn log(&self) {
         let (status, detail) = (self.status().as_u16(), self.detail().unwrap_or_default());
         if self.status().is_server_error() {
-            tracing::error!(status, detail, "{self}");
+            tracing::error!(status, detail, error = self.message, "the request failed");
         } else {
-            tracing::info!(status, "{self}");
+            tracing::info!(status, error = self.message, "the request was refused");
         }
     }
 
@@ -230,6 +230,18 @@ impl From<FieldError> for ApiError {
         let field = error.field().map(str::to_owned);
         Self { kind, message: error.to_string(), field, detail: None }
     }
+}
+
+/// Longest message, in bytes: a caller's own value may be in it, and that may be a whole book.
+const LONGEST_MESSAGE: usize = 1000;
+
+/// The beginning of a text that is too long to be repeated.
+fn shortened(text: String) -> String {
+    if text.len() <= LONGEST_MESSAGE {
+        return text;
+    }
+    let end = text.floor_char_boundary(LONGEST_MESSAGE);
+    format!("{}... ({} bytes in all)", &text[..end], text.len())
 }
 
 #[cfg(test)]

@@ -16,12 +16,12 @@ const REQUESTS: &str = "hearth_http_requests_total";
 const REQUEST_SECONDS: &str = "hearth_http_request_seconds";
 const PROMPT_TOKENS: &str = "hearth_prompt_tokens_total";
 const COMPLETION_TOKENS: &str = "hearth_completion_tokens_total";
-const FIRST_TOKEN_SECONDS: &str = "hearth_first_token_seconds";
+const FIRST_TOKEN_SECONDS: &str = "hearth_time_to_first_token_seconds";
 const UNFINISHED: &str = "hearth_unfinished_answers_total";
-const RUNNING: &str = "hearth_running_sequences";
-const WAITING: &str = "hearth_waiting_sequences";
-const BLOCKS_USED: &str = "hearth_cache_blocks_used";
-const BLOCKS_TOTAL: &str = "hearth_cache_blocks";
+const RUNNING: &str = "hearth_requests_running";
+const WAITING: &str = "hearth_requests_waiting";
+const BLOCKS_USED: &str = "hearth_kv_blocks_used";
+const BLOCKS_TOTAL: &str = "hearth_kv_blocks";
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -59,17 +59,17 @@ fn install() -> PrometheusHandle {
     }
     describe_counter!(REQUESTS, "HTTP requests by route and status");
     describe_histogram!(REQUEST_SECONDS, "Seconds from a request's arrival to the head of its answer");
-    describe_counter!(PROMPT_TOKENS, "Tokens read, by endpoint");
-    describe_counter!(COMPLETION_TOKENS, "Tokens generated in finished answers, by endpoint");
+    describe_counter!(PROMPT_TOKENS, "Tokens read, by model");
+    describe_counter!(COMPLETION_TOKENS, "Tokens generated in finished answers, by model");
     describe_histogram!(
         FIRST_TOKEN_SECONDS,
         "Seconds from a request's arrival at its model to the first of its answer"
     );
-    describe_counter!(UNFINISHED, "Answers that failed or whose caller went away, by endpoint");
-    describe_gauge!(RUNNING, "Sequences in the batch, by endpoint");
-    describe_gauge!(WAITING, "Sequences in the queue, by endpoint");
-    describe_gauge!(BLOCKS_USED, "Blocks of the cache that hold tokens, by endpoint");
-    describe_gauge!(BLOCKS_TOTAL, "Blocks of the cache, by endpoint");
+    describe_counter!(UNFINISHED, "Answers that failed or whose caller went away, by model");
+    describe_gauge!(RUNNING, "Sequences in the batch, by model");
+    describe_gauge!(WAITING, "Sequences in the queue, by model");
+    describe_gauge!(BLOCKS_USED, "Blocks of the cache that hold tokens, by model");
+    describe_gauge!(BLOCKS_TOTAL, "Blocks of the cache, by model");
     handle
 }
 
@@ -83,8 +83,8 @@ pub fn request(route: &str, method: &str, status: u16, seconds: f64) {
 
 /// The tokens of a finished request.
 pub fn usage(endpoint: &str, usage: Usage) {
-    counter!(PROMPT_TOKENS, "endpoint" => endpoint.to_owned()).increment(usage.prompt_tokens as u64);
-    counter!(COMPLETION_TOKENS, "endpoint" => endpoint.to_owned()).increment(usage.completion_tokens as u64);
+    counter!(PROMPT_TOKENS, "model" => endpoint.to_owned()).increment(usage.prompt_tokens as u64);
+    counter!(COMPLETION_TOKENS, "model" => endpoint.to_owned()).increment(usage.completion_tokens as u64);
 }
 
 /// How busy an endpoint's model is right now.
@@ -96,7 +96,7 @@ pub fn load(endpoint: &str, load: ProviderLoad) {
         (BLOCKS_TOTAL, load.blocks_total),
     ];
     for (name, number) in numbers {
-        gauge!(name, "endpoint" => endpoint.to_owned()).set(number as f64);
+        gauge!(name, "model" => endpoint.to_owned()).set(number as f64);
     }
 }
 
@@ -131,7 +131,7 @@ impl Meter {
         if !self.begun {
             self.begun = true;
             let seconds = self.asked.elapsed().as_secs_f64();
-            histogram!(FIRST_TOKEN_SECONDS, "endpoint" => self.endpoint.clone()).record(seconds);
+            histogram!(FIRST_TOKEN_SECONDS, "model" => self.endpoint.clone()).record(seconds);
         }
         if let AnswerEvent::Finished { usage, .. } = event {
             self.unfinished = self.unfinished.saturating_sub(1);
@@ -144,7 +144,7 @@ impl Drop for Meter {
     fn drop(&mut self) {
         usage(&self.endpoint, self.usage);
         if self.unfinished > 0 {
-            counter!(UNFINISHED, "endpoint" => self.endpoint.clone()).increment(1);
+            counter!(UNFINISHED, "model" => self.endpoint.clone()).increment(1);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A GGUF file's metadata as the `config.json` of the same model. Keys as in the GGUF specification.
 
+use hearth_kernels::RotaryStyle;
 use serde_json::{Map, Value, json};
 
 use super::{Pooling, SentenceConfig};
@@ -15,7 +16,10 @@ pub(super) fn config(gguf: &Gguf) -> Result<Value, Error> {
     match metadata.string("general.architecture")? {
         "llama" => Ok(llama(gguf, metadata)?),
         "bert" => Ok(bert(metadata)?),
-        other => Err(Error::Architecture { name: other.to_owned(), supported: "llama and bert in GGUF".to_owned() }),
+        "dbrx" => Ok(dbrx(metadata)?),
+        other => {
+            Err(Error::Architecture { name: other.to_owned(), supported: "llama, dbrx and bert in GGUF".to_owned() })
+        }
     }
 }
 
@@ -53,35 +57,84 @@ fn bert(metadata: &GgufMetadata) -> Result<Value, WeightsError> {
     }))
 }
 
+/// How the file pairs the rows of queries and keys for rotation: llama.cpp turns those of Llamas so that neighbours rotate
+/// together, and leaves those of other architectures as they are.
+///
+/// # Errors
+/// The architecture is not named.
+pub(super) fn rotary_style(gguf: &Gguf) -> Result<RotaryStyle, Error> {
+    Ok(match gguf.metadata().string("general.architecture")? {
+        "llama" => RotaryStyle::Interleaved,
+        _ => RotaryStyle::Halves,
+    })
+}
+
 fn llama(gguf: &Gguf, metadata: &GgufMetadata) -> Result<Value, WeightsError> {
     let heads = metadata.u32("llama.attention.head_count")?;
-    let optional = |key: &str| metadata.contains(key).then(|| metadata.u32(key)).transpose();
-    let vocab_size = match optional("llama.vocab_size")? {
-        Some(size) => size as usize,
-        None => metadata.strings("tokenizer.ggml.tokens")?.len(),
-    };
-    let rope_theta = match metadata.contains("llama.rope.freq_base") {
-        true => metadata.f32("llama.rope.freq_base")?,
-        false => 10_000.0,
-    };
-    let tied = !gguf.tensors().iter().any(|tensor| tensor.name == "output.weight");
+    let optional = |key: &str| metadata.optional(key, GgufMetadata::u32);
+    // Mixtral has the same name in GGUF files as the Llama it is made of.
+    let experts = optional("llama.expert_count")?.filter(|count| *count > 0);
+    let has = |name: &str| gguf.tensors().iter().any(|tensor| tensor.name == name);
+    let width = metadata.u32("llama.embedding_length")?;
     let epsilon = metadata.f32("llama.attention.layer_norm_rms_epsilon")?;
+    let head_dim = optional("llama.attention.key_length")?.or(width.checked_div(heads));
     Ok(json!({
-        "model_type": "llama",
-        "hidden_size": metadata.u32("llama.embedding_length")?,
+        "model_type": if experts.is_some() { "mixtral" } else { "llama" },
+        "hidden_size": width,
         "intermediate_size": metadata.u32("llama.feed_forward_length")?,
         "num_hidden_layers": metadata.u32("llama.block_count")?,
         "num_attention_heads": heads,
         "num_key_value_heads": optional("llama.attention.head_count_kv")?.unwrap_or(heads),
-        "head_dim": optional("llama.rope.dimension_count")?,
-        "vocab_size": vocab_size,
+        "head_dim": head_dim,
+        "rotary_dim": optional("llama.rope.dimension_count")?,
+        "attention_bias": has("blk.0.attn_q.bias") || has("blk.0.attn_output.bias"),
+        "mlp_bias": has("blk.0.ffn_up.bias") || has("blk.0.ffn_down.bias"),
+        "num_local_experts": experts,
+        "num_experts_per_tok": optional("llama.expert_used_count")?,
+        "vocab_size": vocab_size(metadata, "llama.vocab_size")?,
         "max_position_embeddings": metadata.u32("llama.context_length")?,
         "rms_norm_eps": epsilon,
-        "rope_theta": rope_theta,
+        "rope_theta": rope_theta(metadata, "llama.rope.freq_base")?,
         "rope_scaling": rope_scaling(metadata)?,
-        "tie_word_embeddings": tied,
+        "tie_word_embeddings": !has("output.weight"),
         "eos_token_id": end_tokens(metadata)?,
     }))
+}
+
+fn dbrx(metadata: &GgufMetadata) -> Result<Value, WeightsError> {
+    let heads = metadata.u32("dbrx.attention.head_count")?;
+    let optional = |key: &str| metadata.optional(key, GgufMetadata::u32);
+    Ok(json!({
+        "model_type": "dbrx",
+        "d_model": metadata.u32("dbrx.embedding_length")?,
+        "n_layers": metadata.u32("dbrx.block_count")?,
+        "n_heads": heads,
+        "max_seq_len": metadata.u32("dbrx.context_length")?,
+        "vocab_size": vocab_size(metadata, "dbrx.vocab_size")?,
+        "layer_norm_eps": metadata.f32("dbrx.attention.layer_norm_epsilon")?,
+        "attn_config": {
+            "kv_n_heads": optional("dbrx.attention.head_count_kv")?.unwrap_or(heads),
+            "clip_qkv": metadata.optional("dbrx.attention.clamp_kqv", GgufMetadata::f32)?,
+            "rope_theta": rope_theta(metadata, "dbrx.rope.freq_base")?,
+        },
+        "ffn_config": {
+            "ffn_hidden_size": metadata.u32("dbrx.feed_forward_length")?,
+            "moe_num_experts": metadata.u32("dbrx.expert_count")?,
+            "moe_top_k": metadata.u32("dbrx.expert_used_count")?,
+        },
+        "eos_token_id": end_tokens(metadata)?,
+    }))
+}
+
+fn vocab_size(metadata: &GgufMetadata, key: &str) -> Result<usize, WeightsError> {
+    match metadata.optional(key, GgufMetadata::u32)? {
+        Some(size) => Ok(size as usize),
+        None => Ok(metadata.strings("tokenizer.ggml.tokens")?.len()),
+    }
+}
+
+fn rope_theta(metadata: &GgufMetadata, key: &str) -> Result<f32, WeightsError> {
+    Ok(metadata.optional(key, GgufMetadata::f32)?.unwrap_or(10_000.0))
 }
 
 /// Linear scaling, in its present and its older key. Llama 3's comes as a tensor and needs no key.
@@ -104,11 +157,24 @@ fn rope_scaling(metadata: &GgufMetadata) -> Result<Value, WeightsError> {
     Ok(if scaling.is_empty() { Value::Null } else { Value::Object(scaling) })
 }
 
+/// The texts of control tokens that end an answer even where no key says so: older files of chat models name only the
+/// end of a document.
+const END_TEXTS: [&str; 7] =
+    ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>"];
+
+/// `tokenizer.ggml.token_type` of control tokens.
+const CONTROL: i32 = 3;
+
 fn end_tokens(metadata: &GgufMetadata) -> Result<Vec<u32>, WeightsError> {
-    ["eos", "eot", "eom"]
-        .iter()
-        .map(|name| format!("tokenizer.ggml.{name}_token_id"))
-        .filter(|key| metadata.contains(key))
-        .map(|key| metadata.u32(&key))
-        .collect()
+    let keys = ["eos", "eot", "eom"].map(|name| format!("tokenizer.ggml.{name}_token_id"));
+    let named = keys.iter().filter(|key| metadata.contains(key)).map(|key| metadata.u32(key));
+    let mut tokens = named.collect::<Result<Vec<u32>, _>>()?;
+    let texts = metadata.optional("tokenizer.ggml.tokens", GgufMetadata::strings)?.unwrap_or_default();
+    let types = metadata.optional("tokenizer.ggml.token_type", GgufMetadata::i32s)?.unwrap_or_default();
+    for (id, (text, token_type)) in texts.iter().zip(types).enumerate() {
+        if token_type == CONTROL && END_TEXTS.contains(&text.as_str()) {
+            tokens.push(id as u32);
+        }
+    }
+    Ok(tokens)
 }

@@ -58,8 +58,7 @@ impl Checkpoint {
             config: gguf_config::config(&gguf)?,
             generation: Value::Null,
             sentence: gguf_config::sentence(&gguf)?,
-            // llama.cpp stores these rows so that neighbours rotate together.
-            rotary: RotaryStyle::Interleaved,
+            rotary: gguf_config::rotary_style(&gguf)?,
             weights: Weights::open_gguf(&gguf)?,
             source: CheckpointSource::Gguf(gguf),
         })
@@ -77,20 +76,23 @@ impl Checkpoint {
     }
 
     /// The ids that end a sequence, of `generation_config.json` and `config.json`: a number or a list in either.
-    #[must_use]
-    pub fn end_tokens(&self) -> Vec<u32> {
-        let mut tokens: Vec<u32> = [&self.generation, &self.config]
-            .into_iter()
-            .flat_map(|config| match config.get("eos_token_id") {
-                Some(Value::Array(ids)) => ids.clone(),
-                Some(id) => vec![id.clone()],
-                None => Vec::new(),
-            })
-            .filter_map(|id| u32::try_from(id.as_u64()?).ok())
-            .collect();
+    ///
+    /// # Errors
+    /// When one is no token id.
+    pub fn end_tokens(&self) -> Result<Vec<u32>, Error> {
+        let ids = [&self.generation, &self.config].into_iter().flat_map(|config| match config.get("eos_token_id") {
+            Some(Value::Array(ids)) => ids.iter().collect(),
+            Some(Value::Null) | None => Vec::new(),
+            Some(id) => vec![id],
+        });
+        let token = |id: &Value| {
+            let token = id.as_u64().and_then(|id| u32::try_from(id).ok());
+            token.ok_or_else(|| Error::config("eos_token_id", format!("must be a token id, not {id}")))
+        };
+        let mut tokens = ids.map(token).collect::<Result<Vec<u32>, Error>>()?;
         tokens.sort_unstable();
         tokens.dedup();
-        tokens
+        Ok(tokens)
     }
 }
 

@@ -43,6 +43,10 @@ impl SentenceConfig {
         let mut config = Self::default();
         let limits = optional_json(&folder.join("sentence_bert_config.json"))?;
         config.max_length = limits.get("max_seq_length").and_then(Value::as_u64).map(|length| length as usize);
+        if limits.get("do_lower_case").and_then(Value::as_bool) == Some(true) {
+            let path = folder.join("sentence_bert_config.json");
+            return Err(Error::file(&path, "do_lower_case true is not supported; the tokenizer decides about case"));
+        }
         let modules = optional_json(&folder.join("modules.json"))?;
         for module in modules.as_array().into_iter().flatten() {
             let kind = module.get("type").and_then(Value::as_str).unwrap_or_default();

@@ -25,12 +25,6 @@ impl BlockTable {
         std::mem::take(&mut self.blocks)
     }
 
-    /// How many tokens the table has room for.
-    #[must_use]
-    pub fn capacity(&self, block_size: usize) -> usize {
-        self.blocks.len() * block_size
-    }
-
     /// The slot of token `position`, or `None` where no block holds it yet.
     #[must_use]
     pub fn slot(&self, position: usize, block_size: usize) -> Option<Slot> {
@@ -52,7 +46,6 @@ mod tests {
         assert_eq!(table.slot(15, 16), Some(127));
         assert_eq!(table.slot(16, 16), Some(32));
         assert_eq!(table.slot(32, 16), None);
-        assert_eq!(table.capacity(16), 32);
         assert_eq!(table.take(), vec![BlockId(7), BlockId(2)]);
         assert_eq!(table.slot(0, 16), None);
     }

@@ -38,7 +38,6 @@ pub struct LayerCache {
 /// The cache of one model. Slots are written in place; nothing is ever appended or copied.
 #[derive(Debug)]
 pub struct KvStore {
-    layout: KvLayout,
     layers: Vec<LayerCache>,
 }
 
@@ -56,13 +55,7 @@ impl KvStore {
                 Ok(LayerCache { keys, values })
             })
             .collect::<Result<_, candle_core::Error>>()?;
-        Ok(Self { layout, layers })
-    }
-
-    /// The shape it was made with.
-    #[must_use]
-    pub fn layout(&self) -> &KvLayout {
-        &self.layout
+        Ok(Self { layers })
     }
 
     /// The cache of one layer.

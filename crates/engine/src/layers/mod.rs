@@ -4,6 +4,7 @@ mod attention;
 mod embedding;
 mod linear;
 mod mlp;
+mod moe;
 mod norm;
 mod rotary;
 
@@ -11,6 +12,7 @@ pub use attention::{Attention, AttentionConfig};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use mlp::GatedMlp;
+pub use moe::{ExpertMatrices, MixtureConfig, MixtureOfExperts, stacked_matrices};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{RopeParameters, RopeType};
 

@@ -32,7 +32,7 @@ impl RmsNorm {
     }
 }
 
-/// Layer normalisation with a learned scale and shift.
+/// Layer normalisation with a learned scale and, in most models, shift.
 pub struct LayerNorm {
     backend: Backend,
     affine: LayerNormWeights,
@@ -53,6 +53,15 @@ impl LayerNorm {
         };
         let (weight, bias) = (vector("weight", "gamma")?, Some(vector("bias", "beta")?));
         Ok(Self { backend: source.backend.clone(), affine: LayerNormWeights { weight, bias }, epsilon })
+    }
+
+    /// Loads `weight [width]` alone: a scale without a shift.
+    ///
+    /// # Errors
+    /// When it is missing or misshapen.
+    pub fn load_without_bias(source: &LayerSource<'_>, width: usize, epsilon: f32) -> Result<Self, Error> {
+        let weight = source.weights.vector(&source.name("weight"), width)?;
+        Ok(Self { backend: source.backend.clone(), affine: LayerNormWeights { weight, bias: None }, epsilon })
     }
 
     /// Normalises each row of `[m, width]`.

@@ -40,8 +40,9 @@ pub struct RopeParameters {
 /// `rope_scaling` or `rope_parameters` as they are written.
 #[derive(Debug, Default, Deserialize)]
 struct Written {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older spelling of `rope_type`; a checkpoint that was saved again carries both.
+    r#type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
@@ -64,7 +65,13 @@ impl RopeParameters {
             None | Some(Value::Null) => Written::default(),
             Some(value) => Written::deserialize(value).map_err(|error| Error::config(field, error.to_string()))?,
         };
-        let outer_theta = config.get("rope_theta").and_then(Value::as_f64);
+        let outer_theta = match config.get("rope_theta") {
+            None | Some(Value::Null) => None,
+            Some(value) => {
+                let reason = || Error::config("rope_theta", format!("must be a number, not {value}"));
+                Some(value.as_f64().ok_or_else(reason)?)
+            }
+        };
         let theta = positive(field, "rope_theta", Some(written.rope_theta.or(outer_theta).unwrap_or(10_000.0)))?;
         Ok(Self { theta, rope_type: written.rope_type(field)? })
     }
@@ -105,7 +112,7 @@ impl RopeType {
 
 impl Written {
     fn rope_type(&self, field: &str) -> Result<RopeType, Error> {
-        match self.rope_type.as_deref() {
+        match self.rope_type.as_deref().or(self.r#type.as_deref()) {
             None | Some("default") => Ok(RopeType::Default),
             Some("linear") => Ok(RopeType::Linear { factor: positive(field, "factor", self.factor)? }),
             Some("llama3") => {
@@ -152,6 +159,8 @@ mod tests {
         let read = RopeParameters::from_config(&older).unwrap();
         assert_eq!(read, RopeParameters { theta: 5e5, rope_type: RopeType::Linear { factor: 2.0 } });
         assert_eq!(read, RopeParameters::from_config(&newer).unwrap());
+        let both = json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 2}});
+        assert_eq!(read, RopeParameters::from_config(&both).unwrap());
         assert_eq!(RopeParameters::from_config(&json!({})).unwrap().theta, 10_000.0);
     }
 

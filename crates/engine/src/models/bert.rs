@@ -82,7 +82,7 @@ impl BertConfig {
             positions: config.optional_size("max_position_embeddings")?.unwrap_or(512),
             numbering,
             token_types: config.optional_size("type_vocab_size")?.unwrap_or(2),
-            epsilon: config.epsilon_or("layer_norm_eps", 1e-12)?,
+            epsilon: config.epsilon("layer_norm_eps", 1e-12)?,
         })
     }
 

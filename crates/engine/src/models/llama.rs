@@ -1,10 +1,10 @@
 //! Llama: pre-normalised blocks of grouped-query attention and a gated feed-forward network. (Touvron et al. 2023,
 //! Grattafiori et al. 2024)
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::config::{Config, divides};
-use super::{Architecture, DecoderModel, DecoderShape, Model};
+use super::{Architecture, DecoderModel, DecoderShape, Model, logits};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::kv::KvStore;
@@ -17,21 +17,21 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     load: |checkpoint, backend| Ok(Model::Decoder(Box::new(Llama::load(checkpoint, backend)?))),
 };
 
-/// The fields of `config.json` that a Llama reads.
-struct LlamaConfig {
-    attention: AttentionConfig,
-    inner: usize,
-    layers: usize,
-    vocab_size: usize,
-    context_length: usize,
-    epsilon: f32,
+/// The fields of `config.json` that a Llama reads, and the models that are a Llama in all but a part.
+pub(super) struct LlamaConfig {
+    pub(super) attention: AttentionConfig,
+    pub(super) inner: usize,
+    pub(super) layers: usize,
+    pub(super) vocab_size: usize,
+    pub(super) context_length: usize,
+    pub(super) epsilon: f32,
     rope: RopeParameters,
-    tied: bool,
+    pub(super) tied: bool,
     mlp_bias: bool,
 }
 
 impl LlamaConfig {
-    fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
+    pub(super) fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
         let config = Config(&checkpoint.config);
         config.only("hidden_act", "silu")?;
         let (width, heads) = (config.size("hidden_size")?, config.size("num_attention_heads")?);
@@ -42,13 +42,24 @@ impl LlamaConfig {
             None => divides(("hidden_size", width), ("num_attention_heads", heads))?,
         };
         divides(("head_dim", head_dim), ("the rotary pair,", 2))?;
+        if let Some(rotary_dim) = config.optional_size("rotary_dim")?.filter(|rotary_dim| *rotary_dim != head_dim) {
+            let reason = format!("{rotary_dim} of the {head_dim} elements of a head; only all of them is supported");
+            return Err(Error::config("rotary_dim", reason));
+        }
         Ok(Self {
-            attention: AttentionConfig { width, heads, kv_heads, head_dim, bias: config.flag("attention_bias") },
+            attention: AttentionConfig {
+                width,
+                heads,
+                kv_heads,
+                head_dim,
+                bias: config.flag("attention_bias"),
+                clip: None,
+            },
             inner: config.size("intermediate_size")?,
             layers: config.size("num_hidden_layers")?,
             vocab_size: config.size("vocab_size")?,
-            context_length: config.size("max_position_embeddings")?,
-            epsilon: config.epsilon("rms_norm_eps")?,
+            context_length: config.optional_size("max_position_embeddings")?.unwrap_or(2048),
+            epsilon: config.epsilon("rms_norm_eps", 1e-6)?,
             rope: RopeParameters::from_config(&checkpoint.config)?,
             tied: config.flag("tie_word_embeddings"),
             mlp_bias: config.flag("mlp_bias"),
@@ -56,13 +67,20 @@ impl LlamaConfig {
     }
 
     /// The rotary table; GGUF files carry Llama 3's scaling as a tensor of divisors, `rope_freqs.weight`.
-    fn rotary(&self, checkpoint: &Checkpoint) -> Result<RotaryTable, Error> {
+    pub(super) fn rotary(&self, checkpoint: &Checkpoint) -> Result<RotaryTable, Error> {
         let mut frequencies = self.rope.inverse_frequencies(self.attention.head_dim);
         if checkpoint.weights.get("rope_freqs.weight").is_some() {
             let divisors = checkpoint.weights.vector("rope_freqs.weight", frequencies.len())?;
             frequencies.iter_mut().zip(divisors).for_each(|(frequency, divisor)| *frequency /= divisor);
         }
         RotaryTable::new(&frequencies, self.context_length, checkpoint.rotary)
+    }
+
+    /// What the engine around the model needs to know.
+    pub(super) fn shape(&self) -> DecoderShape {
+        let AttentionConfig { kv_heads, head_dim, .. } = self.attention;
+        let (layers, vocab_size, context_length) = (self.layers, self.vocab_size, self.context_length);
+        DecoderShape { layers, kv_heads, head_dim, vocab_size, context_length }
     }
 }
 
@@ -112,14 +130,12 @@ impl Llama {
             true => Linear::from_matrix(embedding.matrix()),
             false => Linear::load(&root.at("lm_head"), width, config.vocab_size, false)?,
         };
-        let AttentionConfig { kv_heads, head_dim, .. } = config.attention;
-        let (layers, vocab_size, context_length) = (config.layers, config.vocab_size, config.context_length);
         Ok(Self {
             embedding,
             blocks,
             norm: RmsNorm::load(&model.at("norm"), width, config.epsilon)?,
             head,
-            shape: DecoderShape { layers, kv_heads, head_dim, vocab_size, context_length },
+            shape: config.shape(),
         })
     }
 }
@@ -134,11 +150,6 @@ impl DecoderModel for Llama {
         for block in &self.blocks {
             x = block.forward(&x, batch, kv)?;
         }
-        if batch.logit_rows.is_empty() {
-            return Ok(Tensor::zeros((0, self.shape.vocab_size), DType::F32, x.device())?);
-        }
-        let rows = Tensor::new(&batch.logit_rows[..], x.device())?;
-        let x = self.norm.forward(&x.index_select(&rows, 0)?)?; // [logit_rows, width]
-        self.head.forward(&x) // [logit_rows, vocab_size]
+        logits(&x, batch, &self.shape, |x| self.head.forward(&self.norm.forward(x)?))
     }
 }

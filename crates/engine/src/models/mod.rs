@@ -3,10 +3,12 @@
 
 mod bert;
 mod config;
+mod dbrx;
 mod llama;
+mod mixtral;
 mod xlm_roberta;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
@@ -86,7 +88,8 @@ pub struct Architecture {
 }
 
 /// Every architecture there is.
-pub const ARCHITECTURES: &[Architecture] = &[llama::ARCHITECTURE, bert::ARCHITECTURE, xlm_roberta::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] =
+    &[llama::ARCHITECTURE, mixtral::ARCHITECTURE, dbrx::ARCHITECTURE, bert::ARCHITECTURE, xlm_roberta::ARCHITECTURE];
 
 impl Architecture {
     /// The architecture of a checkpoint, by the class its configuration names, or by its `model_type` where it names
@@ -106,4 +109,18 @@ impl Architecture {
             supported: ARCHITECTURES.iter().flat_map(|one| one.classes).copied().collect::<Vec<_>>().join(", "),
         })
     }
+}
+
+/// What `head` makes of the rows of `x [tokens, width]` whose logits are wanted: `[logit_rows, vocab_size]`.
+fn logits(
+    x: &Tensor,
+    batch: &ForwardBatch,
+    shape: &DecoderShape,
+    head: impl FnOnce(&Tensor) -> Result<Tensor, Error>,
+) -> Result<Tensor, Error> {
+    if batch.logit_rows.is_empty() {
+        return Ok(Tensor::zeros((0, shape.vocab_size), DType::F32, x.device())?);
+    }
+    let rows = Tensor::new(&batch.logit_rows[..], x.device())?;
+    head(&x.index_select(&rows, 0)?)
 }

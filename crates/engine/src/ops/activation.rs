@@ -18,6 +18,14 @@ impl Backend {
         Ok(Tensor::from_vec(out, gate.shape(), gate.device())?)
     }
 
+    /// Every element moved to the nearer end of `-bound..=bound` where it lies outside.
+    ///
+    /// # Errors
+    /// The tensor library's.
+    pub fn clip(&self, x: &Tensor, bound: f32) -> Result<Tensor, Error> {
+        Ok(x.clamp(-bound, bound)?)
+    }
+
     /// The exact (erf) Gaussian error linear unit.
     ///
     /// # Errors

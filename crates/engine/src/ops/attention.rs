@@ -68,16 +68,13 @@ impl Backend {
         let (_, block_size, kv_heads, head_dim) = cache.keys.dims4()?;
         let (keys, values) = (host(&cache.keys)?, host(&cache.values)?);
         let kv = KvView { keys: keys.elements()?, values: values.elements()?, block_size, kv_heads, head_dim };
-        let tables: Vec<Vec<u32>> =
-            batch.spans.iter().map(|span| span.blocks.iter().map(|block| block.0).collect()).collect();
         let spans: Vec<AttentionSpan<'_>> = batch
             .spans
             .iter()
-            .zip(&tables)
-            .map(|(span, blocks)| AttentionSpan {
+            .map(|span| AttentionSpan {
                 rows: span.rows.clone(),
                 first_position: span.first_position,
-                blocks,
+                blocks: &span.blocks,
             })
             .collect();
         let mut out = vec![0.0; queries.elem_count()]; // [tokens, heads * head_dim]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ids::{BlockId, Slot};
+use crate::ids::Slot;
 
 /// One sequence's rows in a batch and where its cache lies.
 #[derive(Clone, Debug)]
@@ -11,8 +11,8 @@ pub struct Span {
     pub rows: Range<usize>,
     /// The position in the sequence of the first of them.
     pub first_position: usize,
-    /// Its blocks, from position 0 to the last of `rows`.
-    pub blocks: Vec<BlockId>,
+    /// The numbers of its blocks, from position 0 to the last of `rows`.
+    pub blocks: Vec<u32>,
 }
 
 /// The tokens that one step computes, of all sequences, one after another.

@@ -1,12 +1,21 @@
 //! Weight matrices: kept as the checkpoint stores them, multiplied and looked up without a second copy.
 
 use candle_core::Tensor;
-use hearth_kernels::{MatrixView, gather_rows, matmul};
+use hearth_kernels::{MatrixView, combine_rows, gather_rows, matmul};
 
 use super::Backend;
 use super::host::host;
 use crate::error::Error;
 use crate::weights::WeightTensor;
+
+/// Which dimension of a stored matrix is summed over by the product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orientation {
+    /// `[outputs, inputs]`, as PyTorch's linear layers have it.
+    OutputsByInputs,
+    /// `[inputs, outputs]`.
+    InputsByOutputs,
+}
 
 /// A weight matrix `[rows, cols]` on a backend. On the CPU its bytes stay in the mapped file, in the stored format.
 #[derive(Clone)]
@@ -15,10 +24,11 @@ pub struct Matrix {
     tensor: WeightTensor,
     rows: usize,
     cols: usize,
+    orientation: Orientation,
 }
 
 impl Matrix {
-    /// Takes a two-dimensional tensor of the checkpoint.
+    /// Takes a two-dimensional tensor `[outputs, inputs]` of the checkpoint.
     ///
     /// # Errors
     /// When it has another number of dimensions or its bytes do not fit its format.
@@ -27,26 +37,35 @@ impl Matrix {
             let reason = format!("a matrix has two dimensions, this has shape {:?}", tensor.shape);
             return Err(Error::config(&tensor.name, reason));
         };
-        let matrix = Self { backend: backend.clone(), tensor, rows, cols };
+        let orientation = Orientation::OutputsByInputs;
+        let matrix = Self { backend: backend.clone(), tensor, rows, cols, orientation };
         matrix.view()?;
         Ok(matrix)
     }
 
-    /// Outputs of the product.
+    /// The same matrix, read as stored in this orientation.
     #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
+    pub fn oriented(self, orientation: Orientation) -> Self {
+        Self { orientation, ..self }
     }
 
-    /// `x Wᵀ + bias`: `[m, cols]` to `[m, rows]`.
+    /// `x Wᵀ + bias`, or `x W + bias` where the matrix is stored as `[inputs, outputs]`: `[m, inputs]` to `[m, outputs]`.
     ///
     /// # Errors
-    /// When `x` is not `[m, cols]`.
+    /// When `x` or `bias` has another width.
     pub fn multiply(&self, x: &Tensor, bias: Option<&[f32]>) -> Result<Tensor, Error> {
         let (m, _) = x.dims2()?;
-        let mut out = vec![0.0; m * self.rows]; // [m, rows]
-        matmul(self.backend.threads(), host(x)?.elements()?, &self.view()?, bias, &mut out)?;
-        Ok(Tensor::from_vec(out, (m, self.rows), x.device())?)
+        let (threads, x_host) = (self.backend.threads(), host(x)?);
+        let outputs = match self.orientation {
+            Orientation::OutputsByInputs => self.rows,
+            Orientation::InputsByOutputs => self.cols,
+        };
+        let mut out = vec![0.0; m * outputs]; // [m, outputs]
+        match self.orientation {
+            Orientation::OutputsByInputs => matmul(threads, x_host.elements()?, &self.view()?, bias, &mut out)?,
+            Orientation::InputsByOutputs => combine_rows(threads, x_host.elements()?, &self.view()?, bias, &mut out)?,
+        }
+        Ok(Tensor::from_vec(out, (m, outputs), x.device())?)
     }
 
     /// The rows of those indices, as f32: `[n]` to `[n, cols]`.

@@ -5,6 +5,7 @@ mod activation;
 mod attention;
 mod backend;
 mod batch;
+mod experts;
 mod host;
 mod matrix;
 mod norm;
@@ -12,7 +13,8 @@ mod rotary;
 
 pub use backend::Backend;
 pub use batch::{ForwardBatch, PackedTexts, Span};
+pub use experts::{Expert, Routing, Selection};
 pub use hearth_kernels::{AttentionShape, RotaryStyle};
-pub use matrix::Matrix;
+pub use matrix::{Matrix, Orientation};
 pub use norm::LayerNormWeights;
 pub use rotary::RotaryTable;

@@ -36,10 +36,11 @@ pub(super) fn build(
             batch.slots.push(sequence.table().slot(position, block_size).ok_or_else(disagree)?);
         }
         let blocks = positions.end.div_ceil(block_size);
+        let held = sequence.table().blocks().get(..blocks).ok_or_else(disagree)?;
         batch.spans.push(Span {
             rows: start..batch.tokens.len(),
             first_position: positions.start,
-            blocks: sequence.table().blocks().get(..blocks).ok_or_else(disagree)?.to_vec(),
+            blocks: held.iter().map(|block| block.0).collect(),
         });
         let last = if advance.samples { positions.end - 1 } else { positions.end };
         let wanted = first_logit(advance.id).unwrap_or(last).clamp(positions.start, last);
@@ -74,7 +75,7 @@ mod tests {
         let plan = scheduler.plan();
         let (batch, logits) = build(&plan, &scheduler, |_| None).unwrap();
         assert_eq!(batch.tokens, [13, 24, 25]);
-        assert_eq!(batch.slots, [3, 12, 13], "token 4 of the second lies in its second block");
+        assert_eq!(batch.slots, [3, 8, 9], "token 4 of the second lies in its second block");
         assert_eq!(logits.rows, [0..1, 1..2]);
     }
 }

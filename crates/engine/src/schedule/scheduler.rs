@@ -52,6 +52,13 @@ impl Scheduler {
         self.preemptions
     }
 
+    /// Forgets every sequence and starts with a new pool of the same size: the last resort when the books are broken.
+    pub fn clear(&mut self) {
+        self.running.clear();
+        self.waiting.clear();
+        self.pool = BlockPool::new(self.pool.total(), self.pool.block_size());
+    }
+
     /// The pool, for its counts.
     #[must_use]
     pub fn pool(&self) -> &BlockPool {
@@ -173,12 +180,14 @@ impl Scheduler {
     }
 
     /// Admits waiting sequences, oldest first, while budget, places and blocks last. Admission never preempts: a
-    /// sequence enters only when the blocks of its first chunk are free.
+    /// sequence enters only when all its tokens and the next find room, or when nothing else runs. With room for its
+    /// first chunk alone it would be preempted, and computed again in vain, as long as an older one runs.
     fn admit(&mut self, budget: &mut usize, chosen: &mut Vec<(SeqId, usize)>) {
         while *budget > 0 && self.running.len() < self.config.max_sequences {
             let Some(next) = self.waiting.front() else { return };
             let count = next.remaining().min(*budget);
-            if self.pool.blocks_for(count) > self.pool.free() {
+            let needed = self.pool.blocks_for(next.remaining() + 1);
+            if needed > self.pool.free() && !self.running.is_empty() {
                 return;
             }
             let Some(sequence) = self.waiting.pop_front() else { return };
@@ -247,6 +256,29 @@ mod tests {
         assert_eq!((waiting.tokens().len(), waiting.computed()), (5, 0), "the sampled token is kept");
         scheduler.remove(SeqId(1));
         assert_eq!(run(&mut scheduler).advances, [Advance { id: SeqId(2), positions: 0..5, samples: true }]);
+    }
+
+    /// A prompt that does not fit beside a running sequence waits for it; it is not begun again and again.
+    #[test]
+    fn a_prompt_without_room_waits_and_is_computed_once() {
+        let mut scheduler = scheduler(10, 8, 4);
+        scheduler.add(sequence(1, 4));
+        run(&mut scheduler);
+        scheduler.add(sequence(2, 36));
+        let mut computed = 0;
+        for step in 0..40 {
+            if step == 20 {
+                scheduler.remove(SeqId(1));
+            }
+            let plan = run(&mut scheduler);
+            let of_second = plan.advances.iter().filter(|advance| advance.id == SeqId(2));
+            computed += of_second.map(|advance| advance.positions.len()).sum::<usize>();
+            if scheduler.get(SeqId(2)).is_some_and(|sequence| sequence.tokens().len() > 37) {
+                break;
+            }
+        }
+        assert_eq!(computed, 37, "each token of the prompt once, and the first generated one");
+        assert_eq!(scheduler.preemptions(), 0);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use candle_core::Tensor;
 use tokio::sync::oneshot;
 
+use super::engine::panic_message;
+use super::handle::{LoadGauges, Place};
 use super::request::check_tokens;
-use super::{ModelInfo, RequestError};
+use super::{ModelInfo, RequestError, SubmitError};
 use crate::error::Error;
 use crate::models::EncoderModel;
 use crate::ops::{Backend, PackedTexts};
@@ -22,6 +24,8 @@ struct Call {
     texts: Vec<Vec<u32>>,
     embeddings: Embeddings,
     reply: oneshot::Sender<Result<Embeddings, Error>>,
+    /// Given up when the call is answered or cancelled.
+    _place: Place,
 }
 
 /// A running encoder. Cheap to clone; the thread ends when the last handle is gone.
@@ -30,15 +34,28 @@ pub struct EncoderHandle {
     info: Arc<ModelInfo>,
     tokenizer: Tokenizer,
     calls: Sender<Call>,
+    gauges: Arc<LoadGauges>,
+    limit: usize,
 }
 
 impl EncoderHandle {
-    /// Starts the thread of an encoder.
-    pub(super) fn start(info: ModelInfo, tokenizer: Tokenizer, worker: EncoderWorker) -> Result<Self, Error> {
+    /// Starts the thread of an encoder. `limit` is how many calls may run and wait.
+    pub(super) fn start(
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        worker: EncoderWorker,
+        limit: usize,
+    ) -> Result<Self, Error> {
         let (calls, receiver) = channel();
+        let gauges = Arc::new(LoadGauges::default());
+        let stopped = gauges.stopped_when_dropped();
         let thread = std::thread::Builder::new().name(format!("encoder {}", info.name));
-        thread.spawn(move || worker.run(&receiver)).map_err(|error| Error::Step(error.to_string()))?;
-        Ok(Self { info: Arc::new(info), tokenizer, calls })
+        let run = move || {
+            let _stopped = stopped;
+            worker.run(&receiver);
+        };
+        thread.spawn(run).map_err(Error::Thread)?;
+        Ok(Self { info: Arc::new(info), tokenizer, calls, gauges, limit })
     }
 
     /// What is known of the model.
@@ -63,14 +80,30 @@ impl EncoderHandle {
         })
     }
 
-    /// The embeddings of checked texts, in their order. Dropping the future cancels what is not computed yet.
+    /// Queues checked texts. The future gives their embeddings in order; dropping it cancels what is not computed yet.
     ///
     /// # Errors
-    /// When a step fails or the encoder is gone.
-    pub async fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Embeddings, Error> {
+    /// When the queue is full or the encoder is gone; the future's, when a step fails.
+    pub fn submit(
+        &self,
+        texts: Vec<Vec<u32>>,
+    ) -> Result<impl Future<Output = Result<Embeddings, Error>> + Send + use<>, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        self.calls.send(Call { texts, embeddings: Vec::new(), reply }).map_err(|_| Error::Stopped)?;
-        answer.await.map_err(|_| Error::Stopped)?
+        let call = Call { texts, embeddings: Vec::new(), reply, _place: self.gauges.enter(self.limit)? };
+        self.calls.send(call).map_err(|_| SubmitError::Stopped)?;
+        Ok(async { answer.await.map_err(|_| Error::Stopped)? })
+    }
+
+    /// Whether the encoder's thread has not ended.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.gauges.is_alive()
+    }
+
+    /// Calls that are running or waiting.
+    #[must_use]
+    pub fn present(&self) -> usize {
+        self.gauges.present()
     }
 }
 
@@ -112,14 +145,17 @@ impl EncoderWorker {
             let fitting = waiting.iter().take_while(|text| take_budget(&mut budget, text.len()));
             let before = packed.len();
             packed.extend(fitting.map(Vec::as_slice));
-            counts.push(packed.len() - before);
-            if packed.len() - before < waiting.len() {
+            let taken = packed.len() - before;
+            if taken > 0 || waiting.is_empty() {
+                counts.push(taken);
+            }
+            if taken < waiting.len() {
                 break;
             }
         }
         let texts = PackedTexts::pack(packed);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.forward(&texts)));
-        match outcome.unwrap_or_else(|_| Err(Error::Step("the encoder panicked".to_owned()))) {
+        match outcome.unwrap_or_else(|panic| Err(Error::Step(panic_message(panic.as_ref())))) {
             Ok(embeddings) => self.deliver(embeddings, &counts),
             Err(error) => self.fail(counts.len(), &error),
         }
@@ -140,6 +176,14 @@ impl EncoderWorker {
         for (call, count) in self.calls.iter_mut().zip(counts) {
             call.embeddings.extend(embeddings.by_ref().take(*count));
         }
+        self.answer_complete();
+        // What is left of a long call waits behind the others, so that a short one never waits for all of it.
+        if let Some(begun) = self.calls.pop_front_if(|call| !call.embeddings.is_empty()) {
+            self.calls.push_back(begun);
+        }
+    }
+
+    fn answer_complete(&mut self) {
         while let Some(call) = self.calls.pop_front_if(|call| call.embeddings.len() == call.texts.len()) {
             // A caller that is gone wants no answer.
             let _ = call.reply.send(Ok(call.embeddings));
@@ -149,6 +193,7 @@ impl EncoderWorker {
     fn fail(&mut self, calls: usize, error: &Error) {
         tracing::error!(%error, calls, "an encoder step failed");
         for call in self.calls.drain(..calls) {
+            // A caller that is gone needs no reason.
             let _ = call.reply.send(Err(Error::Step(error.to_string())));
         }
     }

@@ -7,10 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
-use hearth_sampler::{Sampler, TokenHistory, token_logprobs};
+use hearth_sampler::{Sampled, Sampler, TokenHistory, TokenLogprobs, token_logprobs};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::handle::LoadGauges;
+use super::handle::{LoadGauges, Place};
 use super::{FinishReason, GenerationEvent, GenerationRequest};
 use crate::error::Error;
 use crate::ids::SeqId;
@@ -21,7 +21,7 @@ use crate::schedule::{Advance, Scheduler, Sequence, StepPlan};
 #[derive(Debug)]
 pub(super) enum Command {
     /// Run this.
-    Submit(SeqId, Box<GenerationRequest>, EventSender),
+    Submit(SeqId, Box<GenerationRequest>, EventSender, Place),
     /// Nobody listens any more.
     Cancel(SeqId),
 }
@@ -36,20 +36,23 @@ struct Active {
     ends_at_end_tokens: bool,
     prompt: PromptLogprobs,
     events: EventSender,
+    /// Given up when the sequence is gone.
+    _place: Place,
 }
 
 /// The log-probabilities of a prompt, collected over the chunks that compute it.
 struct PromptLogprobs {
     alternatives: Option<u8>,
     length: usize,
-    collected: Vec<Option<hearth_sampler::TokenLogprobs>>,
+    collected: Vec<Option<TokenLogprobs>>,
+    sent: bool,
 }
 
 impl PromptLogprobs {
     /// The first position whose logits are wanted for them; `None` when none is.
     fn first_logit(&self) -> Option<usize> {
         self.alternatives?;
-        (self.collected.len() < self.length).then(|| self.collected.len().saturating_sub(1))
+        (!self.sent).then(|| self.collected.len().saturating_sub(1))
     }
 }
 
@@ -69,6 +72,7 @@ impl Engine {
 
     /// Serves until every handle and stream is gone.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        let _stopped = self.gauges.stopped_when_dropped();
         loop {
             if self.active.is_empty() {
                 self.check_idle();
@@ -90,13 +94,13 @@ impl Engine {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit(id, request, events) => self.take_in(id, *request, events),
+            Command::Submit(id, request, events, place) => self.take_in(id, *request, events, place),
             Command::Cancel(id) => self.remove(id),
         }
         self.gauges.publish(&self.scheduler);
     }
 
-    fn take_in(&mut self, id: SeqId, request: GenerationRequest, events: EventSender) {
+    fn take_in(&mut self, id: SeqId, request: GenerationRequest, events: EventSender, place: Place) {
         let active = Active {
             history: TokenHistory::new(&request.prompt),
             max_tokens: request.max_tokens,
@@ -105,9 +109,11 @@ impl Engine {
                 alternatives: request.prompt_logprobs,
                 length: request.prompt.len(),
                 collected: Vec::new(),
+                sent: false,
             },
             sampler: Sampler::new(request.params, &self.end_tokens),
             events,
+            _place: place,
         };
         self.active.insert(id, active);
         self.scheduler.add(Sequence::new(id, request.prompt));
@@ -115,25 +121,24 @@ impl Engine {
 
     /// Plan, run, commit. A step that fails takes its sequences with it.
     fn step(&mut self) {
-        let planned = catch_unwind(AssertUnwindSafe(|| self.scheduler.plan()));
-        let plan = match planned {
+        let plan = match catch_unwind(AssertUnwindSafe(|| self.scheduler.plan())) {
+            Ok(plan) if !plan.advances.is_empty() => plan,
             // What was to run has been cancelled.
-            Ok(plan) if plan.advances.is_empty() => return,
-            Ok(plan) => plan,
-            // With an empty plan `fail` ends all sequences.
-            Err(_) => StepPlan::default(),
+            Ok(_) if self.active.is_empty() => return,
+            Ok(_) => return self.start_over("no sequence can advance"),
+            Err(panic) => return self.start_over(&panic_message(panic.as_ref())),
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let mut logits = self.forward(&plan)?;
             for (index, advance) in plan.advances.iter().enumerate() {
                 self.settle(advance, logits.rows.rows[index].start, &mut logits);
             }
-            Ok(())
+            Ok::<(), Error>(())
         }));
         match outcome {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => self.fail(&plan, &error),
-            Err(panic) => self.fail(&plan, &Error::Step(panic_message(panic.as_ref()))),
+            Ok(Err(error)) => self.fail(&plan, &error.to_string()),
+            Err(panic) => self.fail(&plan, &panic_message(panic.as_ref())),
         }
         self.gauges.publish(&self.scheduler);
     }
@@ -174,30 +179,40 @@ impl Engine {
 
     fn remove(&mut self, id: SeqId) {
         self.scheduler.remove(id);
-        if self.active.remove(&id).is_some() {
-            self.gauges.leave();
+        self.active.remove(&id);
+    }
+
+    /// Fails every sequence of a step. Where that shows the cache's books to be broken, all are failed.
+    fn fail(&mut self, plan: &StepPlan, reason: &str) {
+        tracing::error!(reason, sequences = plan.advances.len(), "a step failed");
+        let removed = catch_unwind(AssertUnwindSafe(|| {
+            for advance in &plan.advances {
+                if let Some(active) = self.active.get(&advance.id) {
+                    active.fail(reason);
+                }
+                self.remove(advance.id);
+            }
+            self.scheduler.check()
+        }));
+        match removed {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => self.start_over(&fault),
+            Err(panic) => self.start_over(&panic_message(panic.as_ref())),
         }
     }
 
-    /// Fails every sequence of a step. With nothing planned the scheduler itself broke, and all sequences fail.
-    fn fail(&mut self, plan: &StepPlan, error: &Error) {
-        tracing::error!(%error, sequences = plan.advances.len(), "a step failed");
-        let ids: Vec<SeqId> = match plan.advances.is_empty() {
-            true => self.active.keys().copied().collect(),
-            false => plan.advances.iter().map(|advance| advance.id).collect(),
-        };
-        for id in ids {
-            if let Some(active) = self.active.get(&id) {
-                let _ = active.events.send(Err(Error::Step(error.to_string())));
-            }
-            self.remove(id);
-        }
+    /// Fails every sequence there is, and begins with an empty cache.
+    fn start_over(&mut self, reason: &str) {
+        tracing::error!(reason, sequences = self.active.len(), "the engine starts over");
+        self.active.drain().for_each(|(_, active)| active.fail(reason));
+        self.scheduler.clear();
+        self.gauges.publish(&self.scheduler);
     }
 
     /// With no sequence left no block may be held.
     fn check_idle(&mut self) {
         if let Err(fault) = self.scheduler.check() {
-            tracing::error!(fault, "the cache's books do not balance");
+            self.start_over(&fault);
         }
     }
 }
@@ -210,7 +225,7 @@ impl Active {
         advance: &Advance,
         first_row: usize,
         logits: &mut Logits,
-    ) -> Result<Option<hearth_sampler::Sampled>, Error> {
+    ) -> Result<Option<Sampled>, Error> {
         let rows_before = self.collect_prompt(sequence, advance, first_row, logits)?;
         if !advance.samples || self.max_tokens == 0 {
             return Ok(None);
@@ -242,9 +257,16 @@ impl Active {
             self.prompt.collected.push(Some(found));
         }
         if self.prompt.collected.len() == self.prompt.length {
-            self.send(GenerationEvent::Prompt(self.prompt.collected.clone()));
+            self.prompt.sent = true;
+            let collected = std::mem::take(&mut self.prompt.collected);
+            self.send(GenerationEvent::Prompt(collected));
         }
         Ok(rows_before)
+    }
+
+    fn fail(&self, reason: &str) {
+        // A receiver that is gone needs no reason.
+        let _ = self.events.send(Err(Error::Step(reason.to_owned())));
     }
 
     fn send(&self, event: GenerationEvent) {
@@ -253,7 +275,8 @@ impl Active {
     }
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said.
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message").to_owned()
 }

@@ -1,13 +1,14 @@
 //! The handle of a decoder: checks that a request can ever run, queues it, and gives its stream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
 use thiserror::Error;
 
 use super::engine::{Command, Engine};
-use super::{GenerationRequest, GenerationStream, ModelInfo};
+use super::request::check_tokens;
+use super::{GenerationRequest, GenerationStream, ModelInfo, RequestError};
 use crate::error::Error as EngineError;
 use crate::ids::SeqId;
 use crate::run::Runner;
@@ -22,14 +23,6 @@ pub enum SubmitError {
     QueueFull {
         /// How many may be.
         limit: usize,
-    },
-    /// The cache could not hold the request at its longest, even alone.
-    #[error("the request may need {tokens} tokens of cache, but the cache holds {capacity}")]
-    TooLarge {
-        /// Prompt and longest answer.
-        tokens: usize,
-        /// All of the cache.
-        capacity: usize,
     },
     /// The engine's thread is gone.
     #[error("the engine has stopped")]
@@ -51,25 +44,24 @@ pub struct EngineLoad {
     pub preemptions: u64,
 }
 
-/// The numbers behind [`EngineLoad`], written by the engine's thread and read by anyone.
+/// The numbers behind [`EngineLoad`], written by a model's thread and read by anyone.
 #[derive(Debug, Default)]
 pub(super) struct LoadGauges {
     present: AtomicUsize,
     running: AtomicUsize,
     blocks_used: AtomicUsize,
     preemptions: AtomicU64,
+    stopped: AtomicBool,
 }
 
 impl LoadGauges {
-    /// Counts one request in, unless `limit` are in already.
-    fn enter(&self, limit: usize) -> bool {
+    /// Takes a place among at most `limit` requests.
+    pub(super) fn enter(self: &Arc<Self>, limit: usize) -> Result<Place, SubmitError> {
         let below = |present: usize| (present < limit).then_some(present + 1);
-        self.present.fetch_update(Ordering::AcqRel, Ordering::Acquire, below).is_ok()
-    }
-
-    /// Counts one request out.
-    pub(super) fn leave(&self) {
-        self.present.fetch_sub(1, Ordering::AcqRel);
+        match self.present.fetch_update(Ordering::AcqRel, Ordering::Acquire, below) {
+            Ok(_) => Ok(Place(Arc::clone(self))),
+            Err(_) => Err(SubmitError::QueueFull { limit }),
+        }
     }
 
     /// Shows the scheduler's state.
@@ -78,6 +70,37 @@ impl LoadGauges {
         self.running.store(scheduler.running(), Ordering::Relaxed);
         self.blocks_used.store(pool.total() - pool.free(), Ordering::Relaxed);
         self.preemptions.store(scheduler.preemptions(), Ordering::Relaxed);
+    }
+
+    /// Requests that are running or waiting.
+    pub(super) fn present(&self) -> usize {
+        self.present.load(Ordering::Acquire)
+    }
+
+    /// Whether the thread has not ended.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Notes the end of the thread, however it comes.
+    pub(super) fn stopped_when_dropped(self: &Arc<Self>) -> impl Drop + use<> {
+        struct Stopped(Arc<LoadGauges>);
+        impl Drop for Stopped {
+            fn drop(&mut self) {
+                self.0.stopped.store(true, Ordering::Release);
+            }
+        }
+        Stopped(Arc::clone(self))
+    }
+}
+
+/// One of the limited places of a model; given up when dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<LoadGauges>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.present.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -95,7 +118,6 @@ struct Shared {
     next_id: AtomicU64,
     limit: usize,
     blocks: usize,
-    block_size: usize,
 }
 
 impl EngineHandle {
@@ -108,12 +130,12 @@ impl EngineHandle {
         limit: usize,
     ) -> Result<Self, EngineError> {
         let gauges = Arc::new(LoadGauges::default());
-        let (blocks, block_size) = (scheduler.pool().total(), scheduler.pool().block_size());
+        let blocks = scheduler.pool().total();
         let engine = Engine::new(scheduler, runner, text.end_tokens.clone(), Arc::clone(&gauges));
         let (commands, receiver) = channel();
         let thread = std::thread::Builder::new().name(format!("engine {}", info.name));
-        thread.spawn(move || engine.run(&receiver)).map_err(|error| EngineError::Step(error.to_string()))?;
-        let shared = Shared { info, text, gauges, next_id: AtomicU64::new(0), limit, blocks, block_size };
+        thread.spawn(move || engine.run(&receiver)).map_err(EngineError::Thread)?;
+        let shared = Shared { info, text, gauges, next_id: AtomicU64::new(0), limit, blocks };
         Ok(Self { shared: Arc::new(shared), commands })
     }
 
@@ -132,23 +154,29 @@ impl EngineHandle {
     /// Queues a request. Never blocks.
     ///
     /// # Errors
-    /// When the queue is full, the cache could never hold it, or the engine is gone.
+    /// When the queue is full or the engine is gone.
     pub fn submit(&self, request: GenerationRequest) -> Result<GenerationStream, SubmitError> {
-        let Shared { gauges, next_id, limit, blocks, block_size, .. } = &*self.shared;
-        let (tokens, capacity) = (request.longest(), blocks * block_size);
-        if tokens > capacity {
-            return Err(SubmitError::TooLarge { tokens, capacity });
-        }
-        if !gauges.enter(*limit) {
-            return Err(SubmitError::QueueFull { limit: *limit });
-        }
+        let Shared { gauges, next_id, limit, .. } = &*self.shared;
+        let place = gauges.enter(*limit)?;
         let id = SeqId(next_id.fetch_add(1, Ordering::Relaxed));
         let (sender, events) = tokio::sync::mpsc::unbounded_channel();
-        if self.commands.send(Command::Submit(id, Box::new(request), sender)).is_err() {
-            gauges.leave();
-            return Err(SubmitError::Stopped);
-        }
+        let submit = Command::Submit(id, Box::new(request), sender, place);
+        self.commands.send(submit).map_err(|_| SubmitError::Stopped)?;
         Ok(GenerationStream { id, events, commands: self.commands.clone(), ended: false })
+    }
+
+    /// Checks that there are tokens, that the model knows them, and that they fit its context.
+    ///
+    /// # Errors
+    /// Which of these does not hold.
+    pub fn check(&self, tokens: &[u32]) -> Result<(), RequestError> {
+        check_tokens(tokens, self.info())
+    }
+
+    /// Whether the model's thread has not ended.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.shared.gauges.is_alive()
     }
 
     /// What the engine is doing now.
@@ -158,7 +186,7 @@ impl EngineHandle {
         let running = gauges.running.load(Ordering::Relaxed);
         EngineLoad {
             running,
-            waiting: gauges.present.load(Ordering::Acquire).saturating_sub(running),
+            waiting: gauges.present().saturating_sub(running),
             blocks_used: gauges.blocks_used.load(Ordering::Relaxed),
             blocks_total: self.shared.blocks,
             preemptions: gauges.preemptions.load(Ordering::Relaxed),

@@ -101,10 +101,16 @@ fn start_decoder(
     options: &LoadOptions,
 ) -> Result<LoadedModel, Error> {
     let shape = model.shape();
-    let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, ..info };
     let (layers, kv_heads, head_dim) = (shape.layers, shape.kv_heads, shape.head_dim);
     let layout = KvLayout { layers, kv_heads, head_dim, block_size: BLOCK_SIZE };
     let blocks = cache_blocks(&layout, shape.context_length, options)?;
+    // A sequence never grows past what the whole cache can hold, so that it can always run to its end.
+    let context_length = shape.context_length.min(blocks * BLOCK_SIZE);
+    if context_length < shape.context_length {
+        let (full, model) = (shape.context_length, &info.name);
+        tracing::warn!(model, context_length, full, "the key-value cache is too small for the model's whole context");
+    }
+    let info = ModelInfo { context_length, vocab_size: shape.vocab_size, ..info };
     let config = SchedulerConfig {
         token_budget: options.token_budget.max(options.max_sequences),
         max_sequences: options.max_sequences.max(1),
@@ -128,18 +134,20 @@ fn start_encoder(
     let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, dimensions, ..info };
     let tokenizer = tokenizer(checkpoint)?;
     let worker = EncoderWorker::new(model, backend.clone(), options.token_budget);
-    Ok(LoadedModel::Encoder(EncoderHandle::start(info, tokenizer, worker)?))
+    let limit = options.max_sequences + options.queue;
+    Ok(LoadedModel::Encoder(EncoderHandle::start(info, tokenizer, worker, limit)?))
 }
 
 /// How many blocks the cache gets.
 fn cache_blocks(layout: &KvLayout, context_length: usize, options: &LoadOptions) -> Result<usize, Error> {
     let one_context = context_length.div_ceil(layout.block_size) as u64;
+    let available = available_memory()?;
     let blocks = match options.kv_memory {
-        Some(bytes) => bytes / layout.block_bytes(),
-        None => {
-            let quarter = available_memory()? / 4;
-            (4 * one_context).min(quarter / layout.block_bytes())
+        Some(bytes) if bytes > available => {
+            return Err(Error::Cache(format!("{bytes} bytes are asked for, and {available} are free")));
         }
+        Some(bytes) => bytes / layout.block_bytes(),
+        None => (4 * one_context).min(available / 4 / layout.block_bytes()),
     };
     match usize::try_from(blocks) {
         Ok(0) | Err(_) => {
@@ -173,7 +181,7 @@ fn model_text(checkpoint: &Checkpoint) -> Result<ModelText, Error> {
         CheckpointSource::Gguf(gguf) => template_of_gguf(gguf.metadata(), &tokenizer)?,
         CheckpointSource::Folder(folder) => template_of_folder(folder)?,
     };
-    Ok(ModelText { tokenizer, template, end_tokens: checkpoint.end_tokens() })
+    Ok(ModelText { tokenizer, template, end_tokens: checkpoint.end_tokens()? })
 }
 
 fn template_of_gguf(metadata: &GgufMetadata, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, Error> {

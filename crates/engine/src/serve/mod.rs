@@ -19,4 +19,4 @@ pub use info::ModelInfo;
 pub use loader::{LoadOptions, LoadedModel, load};
 pub use request::{GenerationRequest, RequestError};
 pub use stream::{FinishReason, GenerationEvent, GenerationStream};
-pub use text_stream::{TextDelta, TextEvent, TextStream, TokenAlternative, TokenText};
+pub use text_stream::{TextDelta, TextEvent, TextOptions, TextStream, TokenAlternative, TokenText};

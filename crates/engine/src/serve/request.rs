@@ -91,18 +91,6 @@ impl GenerationRequest {
         }
         Ok(Self { prompt, params, max_tokens: max_tokens.min(room), prompt_logprobs })
     }
-
-    /// Tokens of the prompt.
-    #[must_use]
-    pub fn prompt_length(&self) -> usize {
-        self.prompt.len()
-    }
-
-    /// Tokens of the prompt and the longest answer.
-    #[must_use]
-    pub fn longest(&self) -> usize {
-        self.prompt.len() + self.max_tokens
-    }
 }
 
 /// Checks that there are tokens, that the model knows them, and that they fit its context.

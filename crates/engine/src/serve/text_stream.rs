@@ -67,6 +67,17 @@ pub struct TokenAlternative {
     pub logprob: f32,
 }
 
+/// How tokens become text.
+#[derive(Clone, Debug, Default)]
+pub struct TextOptions<'a> {
+    /// The text ends before the first of these.
+    pub stops: &'a [String],
+    /// The prompt's tokens, to be shown where their log-probabilities were asked for.
+    pub prompt: Vec<u32>,
+    /// The text goes on from the prompt's, so that a space in front belongs to it; an answer begins anew.
+    pub continues_text: bool,
+}
+
 /// The text of one sequence. Dropping it before the end cancels the sequence.
 pub struct TextStream {
     generation: Option<GenerationStream>,
@@ -83,15 +94,17 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// The text of `generation`. `prompt` is needed to show its tokens when their log-probabilities were asked for.
+    /// The text of `generation`.
     #[must_use]
-    pub fn new(generation: GenerationStream, text: Arc<ModelText>, stops: &[String], prompt: Vec<u32>) -> Self {
+    pub fn new(generation: GenerationStream, text: Arc<ModelText>, options: TextOptions<'_>) -> Self {
+        let detokenizer =
+            DetokenizerOptions { continues_text: options.continues_text, ..DetokenizerOptions::default() };
         Self {
             generation: Some(generation),
-            prompt,
-            detokenizer: Detokenizer::new(&text.tokenizer, DetokenizerOptions::default()),
+            prompt: options.prompt,
+            detokenizer: Detokenizer::new(&text.tokenizer, detokenizer),
             text,
-            stops: StopMatcher::new(stops),
+            stops: StopMatcher::new(options.stops),
             held: VecDeque::new(),
             detokenized: 0,
             released: 0,

@@ -38,6 +38,7 @@ struct Shared {
     /// The added tokens with the special ones switched off, for text nobody may steer the model with.
     plain: AddedVocabulary,
     table: TokenTable,
+    longest_token: usize,
     strips_first_space: bool,
     /// What [`SpecialTokens::Add`] puts in front and behind.
     leading: Vec<u32>,
@@ -89,9 +90,12 @@ impl Tokenizer {
         let mut plain = parts.pipeline.added().clone();
         plain.set_encode_special_tokens(true);
         let table = TokenTable::new(parts.tokens, &parts.decoding.spelling)?;
+        let lengths = (0..table.len() as u32).filter_map(|id| table.bytes(id)).map(<[u8]>::len);
+        let longest_token = lengths.max().unwrap_or_default().max(1);
         let TokenizerParts { pipeline, decoding, leading, trailing, .. } = parts;
         let strips_first_space = decoding.strip_first_space;
-        Ok(Self { shared: Arc::new(Shared { pipeline, plain, table, strips_first_space, leading, trailing }) })
+        let shared = Shared { pipeline, plain, table, longest_token, strips_first_space, leading, trailing };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Token ids of a text. Special tokens written in the text (`<|im_start|>`) become those tokens, which rendered
@@ -148,6 +152,12 @@ impl Tokenizer {
     #[must_use]
     pub fn id_of(&self, text: &str) -> Option<u32> {
         self.shared.pipeline.id_of(text)
+    }
+
+    /// Bytes of the longest token, at least 1.
+    #[must_use]
+    pub fn longest_token(&self) -> usize {
+        self.shared.longest_token
     }
 
     /// One more than the highest token id.

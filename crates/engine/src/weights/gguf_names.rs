@@ -8,11 +8,12 @@
 pub(super) struct NameTable {
     /// As in `general.architecture`.
     architecture: &'static str,
-    /// (Hugging Face, GGUF), without the last part (`weight` or `bias`), which is the same in both. `{}` is the block.
+    /// (Hugging Face, GGUF), without the last part (`weight` or `bias`), which is the same in both. The first `{}` is the block, the second
+    /// the expert.
     modules: &'static [(&'static str, &'static str)],
 }
 
-static TABLES: [NameTable; 2] = [
+static TABLES: [NameTable; 3] = [
     NameTable {
         architecture: "llama",
         modules: &[
@@ -26,7 +27,32 @@ static TABLES: [NameTable; 2] = [
             ("model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate"),
             ("model.layers.{}.mlp.up_proj", "blk.{}.ffn_up"),
             ("model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"),
+            // Mixtral, which is of the same architecture there: older files have a tensor an expert, present ones all in one.
+            ("model.layers.{}.block_sparse_moe.gate", "blk.{}.ffn_gate_inp"),
+            ("model.layers.{}.block_sparse_moe.experts.{}.w1", "blk.{}.ffn_gate.{}"),
+            ("model.layers.{}.block_sparse_moe.experts.{}.w2", "blk.{}.ffn_down.{}"),
+            ("model.layers.{}.block_sparse_moe.experts.{}.w3", "blk.{}.ffn_up.{}"),
+            ("model.layers.{}.block_sparse_moe.experts.w1", "blk.{}.ffn_gate_exps"),
+            ("model.layers.{}.block_sparse_moe.experts.w2", "blk.{}.ffn_down_exps"),
+            ("model.layers.{}.block_sparse_moe.experts.w3", "blk.{}.ffn_up_exps"),
             ("model.norm", "output_norm"),
+            ("lm_head", "output"),
+        ],
+    },
+    NameTable {
+        architecture: "dbrx",
+        modules: &[
+            ("transformer.wte", "token_embd"),
+            ("transformer.blocks.{}.norm_attn_norm.norm_1", "blk.{}.attn_norm"),
+            ("transformer.blocks.{}.norm_attn_norm.attn.Wqkv", "blk.{}.attn_qkv"),
+            ("transformer.blocks.{}.norm_attn_norm.attn.out_proj", "blk.{}.attn_output"),
+            ("transformer.blocks.{}.norm_attn_norm.norm_2", "blk.{}.attn_output_norm"),
+            ("transformer.blocks.{}.ffn.router.layer", "blk.{}.ffn_gate_inp"),
+            // These end in `.weight` in GGUF files alone, and are `[experts, outputs, inputs]` there.
+            ("transformer.blocks.{}.ffn.experts.mlp.w1", "blk.{}.ffn_gate_exps"),
+            ("transformer.blocks.{}.ffn.experts.mlp.v1", "blk.{}.ffn_up_exps"),
+            ("transformer.blocks.{}.ffn.experts.mlp.w2", "blk.{}.ffn_down_exps"),
+            ("transformer.norm_f", "output_norm"),
             ("lm_head", "output"),
         ],
     },
@@ -77,12 +103,16 @@ fn translate(name: &str, from: &str, to: &str) -> Option<String> {
     if !matches!(parameter, "weight" | "bias") {
         return None;
     }
-    let Some((before, after)) = from.split_once("{}") else {
-        return (module == from).then(|| format!("{to}.{parameter}"));
-    };
-    let block = module.strip_prefix(before)?.strip_suffix(after)?;
-    let is_number = !block.is_empty() && block.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| format!("{}.{parameter}", to.replace("{}", block)))
+    let mut texts = from.split("{}");
+    let mut rest = module.strip_prefix(texts.next()?)?;
+    let mut translated = to.to_owned();
+    for text in texts {
+        let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, after) = rest.split_at_checked(digits).filter(|(number, _)| !number.is_empty())?;
+        rest = after.strip_prefix(text)?;
+        translated = translated.replacen("{}", number, 1);
+    }
+    rest.is_empty().then(|| format!("{translated}.{parameter}"))
 }
 
 #[cfg(test)]
@@ -94,8 +124,9 @@ mod tests {
         for table in &TABLES {
             for (hugging_face, gguf) in table.modules {
                 for parameter in ["weight", "bias"] {
-                    let hugging_face = format!("{}.{parameter}", hugging_face.replace("{}", "17"));
-                    let gguf = format!("{}.{parameter}", gguf.replace("{}", "17"));
+                    let numbered = |name: &str| name.replacen("{}", "17", 1).replacen("{}", "5", 1);
+                    let hugging_face = format!("{}.{parameter}", numbered(hugging_face));
+                    let gguf = format!("{}.{parameter}", numbered(gguf));
                     assert_eq!(table.to_gguf(&hugging_face).as_deref(), Some(gguf.as_str()));
                     assert_eq!(table.to_hugging_face(&gguf).as_deref(), Some(hugging_face.as_str()));
                 }
@@ -113,6 +144,6 @@ mod tests {
         }
         assert_eq!(llama.to_gguf("model.embed_tokens.scale"), None);
         assert!(NameTable::of("gpt2").is_none());
-        assert_eq!(known_architectures(), "`llama`, `bert`");
+        assert_eq!(known_architectures(), "`llama`, `dbrx`, `bert`");
     }
 }

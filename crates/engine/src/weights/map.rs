@@ -89,11 +89,18 @@ impl fmt::Debug for WeightMap {
 #[derive(Clone)]
 pub struct MappedBytes {
     map: Arc<WeightMap>,
-    /// Within the map: [`WeightMap::cut`] is the only place that makes one.
+    /// Within the map: [`WeightMap::cut`] makes one, and a part of it lies within it.
     range: Range<usize>,
 }
 
 impl MappedBytes {
+    /// The bytes `part` of these, counted from their own beginning; `None` where they end before it.
+    pub(super) fn part(&self, part: Range<usize>) -> Option<Self> {
+        let inside = part.start <= part.end && part.end <= self.range.len();
+        let range = self.range.start.checked_add(part.start)?..self.range.start.checked_add(part.end)?;
+        inside.then(|| Self { map: Arc::clone(&self.map), range })
+    }
+
     /// The file these bytes lie in.
     pub fn file(&self) -> &Path {
         self.map.file()

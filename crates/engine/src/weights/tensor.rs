@@ -44,6 +44,32 @@ impl WeightTensor {
         Err(fault.of(self.bytes.file(), Part::Tensor(self.name.clone())))
     }
 
+    /// Shares out the rows in order, as matrices of so many rows each, without a copy: the experts of a stacked tensor, the
+    /// projections of a fused one.
+    ///
+    /// # Errors
+    /// [`Fault::WrongShape`] when `counts` do not add up to the tensor's rows.
+    pub fn split_rows(&self, counts: &[usize]) -> Result<Vec<Self>, WeightsError> {
+        let (rows, cols) = (self.rows(), self.cols());
+        let wanted = counts.iter().try_fold(0_usize, |sum, &count| sum.checked_add(count));
+        let row_bytes = self.bytes.len() / rows.max(1);
+        let cut = |start: usize, count: usize| {
+            let bytes = self.bytes.part(start * row_bytes..(start + count) * row_bytes)?;
+            Some(Self { name: self.name.clone(), format: self.format, shape: vec![count, cols], bytes })
+        };
+        let mut start = 0;
+        let parts = counts.iter().map(|&count| {
+            start += count;
+            cut(start - count, count)
+        });
+        let parts = if wanted == Some(rows) { parts.collect() } else { None };
+        parts.ok_or_else(|| {
+            let expected = vec![wanted.unwrap_or(usize::MAX), cols];
+            let fault = Fault::WrongShape { expected, found: self.shape.clone() };
+            fault.of(self.bytes.file(), Part::Tensor(self.name.clone()))
+        })
+    }
+
     /// All values as f32, in row-major order: for vectors such as norms and biases. A matrix is expanded a block at a
     /// time by the kernels instead.
     #[expect(clippy::expect_used, reason = "the length of `bytes` is the one stated invariant of this type")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
-use hearth_engine::serve::{EngineHandle, GenerationRequest, TextEvent, TextStream};
+use hearth_engine::serve::{EngineHandle, GenerationRequest, TextEvent, TextOptions, TextStream};
 use hearth_engine::text::{Conversation, ModelText, SpecialTokens, TextError};
 use hearth_sampler::SamplingRequest;
 use serde_json::Value;
@@ -42,13 +42,17 @@ impl Answerer {
         let stops = params.stop().to_vec();
         let request = GenerationRequest::check(prompt, params, self.max_tokens, None, info)?;
         let generation = self.engine.submit(request)?;
-        let mut stream = TextStream::new(generation, text, &stops, Vec::new());
+        let continues_text = text.template.is_none();
+        let options = TextOptions { stops: &stops, continues_text, ..TextOptions::default() };
+        let mut stream = TextStream::new(generation, text, options);
         self.runtime.block_on(async {
             let mut answer = String::new();
+            // One for the whole answer, so that no signal falls between two.
+            let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
             loop {
                 let event = tokio::select! {
                     event = stream.next() => event,
-                    interrupted = tokio::signal::ctrl_c() => {
+                    interrupted = &mut interrupted => {
                         interrupted.context("cannot wait for Ctrl-C")?;
                         None
                     }

@@ -59,7 +59,7 @@ enum Rates {
     Decoder {
         output_tokens: usize,
         prefill_tokens_per_second: f64,
-        decode_tokens_per_second: f64,
+        decode_tokens_per_second: Option<f64>,
         time_to_first_token_seconds: f64,
     },
     Encoder {
@@ -136,7 +136,7 @@ async fn bench_decoder(engine: &EngineHandle, arguments: &Arguments) -> Result<R
     Ok(Rates::Decoder {
         output_tokens: output,
         prefill_tokens_per_second: median(prefill),
-        decode_tokens_per_second: if output > 1 { median(decode) } else { 0.0 },
+        decode_tokens_per_second: (output > 1).then(|| median(decode)),
         time_to_first_token_seconds: median(first_token),
     })
 }
@@ -176,12 +176,12 @@ async fn bench_encoder(encoder: &EncoderHandle, arguments: &Arguments) -> Result
         seeds.map(|seed| random_tokens(length, info.vocab_size, seed)).collect()
     };
     encoder.check(&batch(0)).context("--prompt-tokens")?;
-    encoder.embed(batch(0)).await?;
+    encoder.submit(batch(0))?.await?;
     let mut rates = Vec::new();
     for round in 1..=arguments.rounds {
         let texts_of_round = batch(round);
         let begun = Instant::now();
-        encoder.embed(texts_of_round).await?;
+        encoder.submit(texts_of_round)?.await?;
         rates.push(texts as f64 / begun.elapsed().as_secs_f64());
     }
     let texts_per_second = median(rates);

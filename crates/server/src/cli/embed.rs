@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stdin};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use hearth_engine::serve::LoadedModel;
 use hearth_engine::text::SpecialTokens;
 
@@ -36,6 +36,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
         bail!("{} generates text and does not embed: use `hearth run {0}`", arguments.model);
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let mut before = 0;
     let mut lines: Box<dyn Iterator<Item = std::io::Result<String>>> = match arguments.texts.is_empty() {
         true => Box::new(stdin().lines()),
         false => Box::new(arguments.texts.iter().cloned().map(Ok)),
@@ -48,8 +49,10 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
         let instruction = arguments.instruction.as_deref().unwrap_or_default();
         let encode = |text: &String| encoder.tokenizer().encode(&format!("{instruction}{text}"), SpecialTokens::Add);
         let tokens = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        encoder.check(&tokens)?;
-        for embedding in runtime.block_on(encoder.embed(tokens))? {
+        let place = || format!("in the {} texts after the first {before}", texts.len());
+        encoder.check(&tokens).with_context(place)?;
+        before += texts.len();
+        for embedding in runtime.block_on(encoder.submit(tokens)?)? {
             answer(&format!("{}\n", serde_json::to_string(&embedding)?))?;
         }
     }

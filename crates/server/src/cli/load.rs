@@ -15,11 +15,11 @@ pub(super) struct LoadArguments {
     /// Where the model runs: auto, cpu or cuda:N
     #[arg(long, default_value_t)]
     device: DeviceChoice,
-    /// Threads of the CPU kernels [default: the machine's cores]
-    #[arg(long)]
-    threads: Option<usize>,
+    /// Threads of the CPU kernels, 1 to 512 [default: the machine's cores]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512))]
+    threads: Option<u16>,
     /// Size of the key-value cache of each model in MiB [default: four contexts, at most a quarter of the free memory]
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     kv_memory: Option<u64>,
 }
 
@@ -27,12 +27,12 @@ impl LoadArguments {
     /// The engine's options.
     pub(super) fn options(&self) -> LoadOptions {
         let kv_memory = self.kv_memory.map(|mebibytes| mebibytes << 20);
-        LoadOptions { device: self.device, threads: self.threads, kv_memory, ..LoadOptions::default() }
+        LoadOptions { device: self.device, threads: self.threads.map(usize::from), kv_memory, ..LoadOptions::default() }
     }
 
     /// Threads that the kernels will use.
     pub(super) fn thread_count(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        self.threads.map(usize::from).unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Read, stdin};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use hearth_engine::serve::EngineHandle;
 use hearth_sampler::SamplingRequest;
 use rustyline::DefaultEditor;
@@ -95,10 +95,12 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
         None => {
             let mut piped = String::new();
             stdin().read_to_string(&mut piped).context("cannot read the prompt from stdin")?;
-            Some(piped)
+            // The line feed that ends a line is no part of the question, and models answer differently with it.
+            Some(piped.trim_end_matches(['\n', '\r']).to_owned())
         }
     };
     match prompt {
+        Some(prompt) if prompt.is_empty() => bail!("the prompt must have at least 1 character, not 0"),
         Some(prompt) => {
             messages.push(json!({"role": "user", "content": prompt}));
             answerer.answer(&messages)?;
@@ -111,7 +113,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
 /// Reads lines and answers them until the input ends. Ctrl-C stops an answer, not the program.
 fn chat(engine: &EngineHandle, answerer: &mut Answerer, mut messages: Vec<Value>) -> Result<()> {
     say(format_args!(
-        "Chatting with {}. /clear forgets the conversation, Ctrl-C stops an answer, Ctrl-D ends.",
+        "Chatting with {}. /clear forgets the conversation (and makes room for a new one), Ctrl-C stops an answer, Ctrl-D ends.",
         engine.info().name
     ));
     let system = messages.len();
@@ -125,7 +127,10 @@ fn chat(engine: &EngineHandle, answerer: &mut Answerer, mut messages: Vec<Value>
         };
         match line.trim() {
             "" => continue,
-            "/clear" => messages.truncate(system),
+            "/clear" => {
+                messages.truncate(system);
+                say(format_args!("The conversation is forgotten."));
+            }
             "/bye" | "/exit" | "/quit" => return Ok(()),
             text => {
                 // A history that is too long for a terminal's memory is no reason to end the chat.

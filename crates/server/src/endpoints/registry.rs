@@ -51,14 +51,11 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether every announced endpoint has been inserted.
+    /// Whether every announced endpoint has been inserted, and every model can still answer.
     pub fn is_ready(&self) -> bool {
-        self.read().loading.is_empty()
-    }
-
-    /// The names that are still loading.
-    pub fn loading(&self) -> Vec<String> {
-        self.read().loading.iter().cloned().collect()
+        let state = self.read();
+        let mut entities = state.endpoints.values().flat_map(|endpoint| endpoint.entities());
+        state.loading.is_empty() && entities.all(|entity| entity.provider().is_alive())
     }
 
     pub(crate) fn find(&self, name: &str, _pass: Pass) -> Found {

@@ -34,6 +34,11 @@ pub trait Provider: Send + Sync {
     /// Turns texts into vectors, in order.
     fn embed(&self, call: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>>;
 
+    /// Whether the model can still answer at all.
+    fn is_alive(&self) -> bool {
+        true
+    }
+
     /// How busy the model is; `None` where nobody can tell.
     fn load(&self) -> Option<ProviderLoad> {
         None
@@ -73,8 +78,13 @@ pub enum ProviderError {
         field: String,
     },
     /// The prompt is longer than the model's context.
-    #[error("{0}")]
-    ContextLength(String),
+    #[error("{message}")]
+    ContextLength {
+        /// How long it is, and how long it may be.
+        message: String,
+        /// The field to blame.
+        field: String,
+    },
     /// The queue is full.
     #[error("{0}")]
     Busy(String),
@@ -107,7 +117,9 @@ impl From<ProviderError> for ApiError {
                 Self::new(ErrorKind::BadRequest, message).with_field(field)
             }
             ProviderError::OutOfRange { field, .. } => Self::new(ErrorKind::OutOfRange, message).with_field(field),
-            ProviderError::ContextLength(_) => Self::new(ErrorKind::ContextLength, message),
+            ProviderError::ContextLength { field, .. } => {
+                Self::new(ErrorKind::ContextLength, message).with_field(field)
+            }
             ProviderError::Busy(_) => Self::new(ErrorKind::RateLimited, message),
             ProviderError::Stopped(_) => Self::new(ErrorKind::Unavailable, message),
             ProviderError::Failed(detail) => Self::internal("the model failed to answer", detail),

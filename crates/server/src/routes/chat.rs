@@ -9,7 +9,7 @@ use super::collect::{Collected, CollectedChoice, collect};
 use super::extract::JsonBody;
 use super::identity::{Identity, Spelling, served_by};
 use super::stream::{self, Chunks};
-use super::{checks, conversation};
+use super::{checks, conversation, identity};
 use crate::endpoints::Task;
 use crate::error::ApiError;
 use crate::gate::{Allowed, Principal, Query};
@@ -38,6 +38,7 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let entity = endpoint.entity_for(Task::Chat)?;
     let request = ChatRequest::read(fields)?;
+    identity::record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
     let generation = checks::chat_generation(&request.chat, request.sampling, &request.output)?;
     checks::check_choices(1, generation.choices, app.limits())?;
@@ -77,7 +78,7 @@ impl ChatRendering {
     fn plain_choice(&self, index: usize, choice: CollectedChoice) -> ChatChoice {
         ChatChoice {
             index,
-            message: AnswerMessage { role: Role::Assistant, content: choice.text },
+            message: AnswerMessage { role: Role::Assistant, content: choice.text, refusal: None },
             finish_reason: choice.reason,
             finish_reason_camel: self.identity.camel(choice.reason),
             logprobs: self.logprobs.then(|| logprobs(choice.tokens)),
@@ -89,13 +90,13 @@ impl Chunks for ChatRendering {
     type Choice = ChatChunkChoice;
 
     fn opening(&mut self, index: usize) -> Option<ChatChunkChoice> {
-        let delta = ChatDelta { role: Some(Role::Assistant), content: String::new() };
+        let delta = ChatDelta { role: Some(Role::Assistant), content: Some(String::new()) };
         Some(ChatChunkChoice { index, delta, finish_reason: None, finish_reason_camel: None, logprobs: None })
     }
 
     fn delta(&mut self, index: usize, delta: Delta) -> ChatChunkChoice {
         let logprobs = self.logprobs.then(|| logprobs(delta.tokens));
-        let delta = ChatDelta { role: None, content: delta.text };
+        let delta = ChatDelta { role: None, content: Some(delta.text) };
         ChatChunkChoice { index, delta, finish_reason: None, finish_reason_camel: None, logprobs }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::checks;
 use super::collect::{Collected, CollectedChoice, collect};
 use super::extract::JsonBody;
-use super::identity::{Identity, Spelling, served_by};
+use super::identity::{Identity, Spelling, record, served_by};
 use super::stream::{self, Chunks};
 use crate::endpoints::Task;
 use crate::error::ApiError;
@@ -37,6 +37,7 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let entity = endpoint.entity_for(Task::Completions)?;
     let request = CompletionRequest::read(fields)?;
+    record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
     let checked = checks::completion(request.completion, request.sampling, &request.output)?;
     let generated = checked.call.generation.choices;

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::checks;
 use super::extract::JsonBody;
-use super::identity::{Identity, Spelling, served_by};
+use super::identity::{Identity, Spelling, record, served_by};
 use crate::endpoints::Task;
 use crate::error::ApiError;
 use crate::gate::{Allowed, Principal, Query};
@@ -28,6 +28,7 @@ pub(super) async fn create(State(app): State<App>, principal: Principal, body: J
 pub(super) async fn answer(app: &App, endpoint: &Allowed<Query>, fields: JsonObject) -> Result<Response, ApiError> {
     let entity = endpoint.entity_for(Task::Embeddings)?;
     let request = EmbeddingRequest::read(fields)?;
+    record(&request.bookkeeping);
     let format = request.embedding.encoding_format.unwrap_or_default();
     let call = checks::embedding(request.embedding, app.limits())?;
     let embeddings = entity.provider().embed(call).await?;

@@ -1,7 +1,7 @@
 //! What handlers take out of a request: the caller, and the body as a JSON object.
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
@@ -19,6 +19,19 @@ impl FromRequestParts<App> for Principal {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         app.gate().access().authenticate(&parts.headers)
+    }
+}
+
+/// The one name in a path.
+pub(super) struct PathName(pub(super) String);
+
+impl FromRequestParts<App> for PathName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let name = Path::<String>::from_request_parts(parts, app).await;
+        name.map(|Path(name)| Self(name))
+            .map_err(|rejection| ApiError::new(ErrorKind::BadRequest, rejection.body_text()))
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     if app.endpoints().is_ready() {
         Json(json!({"status": "ready"})).into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "loading"}))).into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready"}))).into_response()
     }
 }
 

@@ -1,9 +1,9 @@
 //! `POST /serving-endpoints/{name}/invocations`: one path for all tasks, told apart by the body.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
-use super::extract::JsonBody;
+use super::extract::{JsonBody, PathName};
 use super::identity::Spelling;
 use super::{chat, completions, embeddings};
 use crate::endpoints::Task;
@@ -15,7 +15,7 @@ use crate::wire::{self, JsonObject};
 /// Answers whatever the body asks for. Its `model` is ignored, since the path names the endpoint.
 pub(super) async fn invoke(
     State(app): State<App>,
-    Path(name): Path<String>,
+    PathName(name): PathName,
     principal: Principal,
     JsonBody(mut fields): JsonBody,
 ) -> Result<Response, ApiError> {

@@ -1,8 +1,9 @@
 //! The list of models: the endpoints that the caller may see.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
+use super::extract::PathName;
 use crate::endpoints::Endpoint;
 use crate::error::ApiError;
 use crate::gate::{Principal, View};
@@ -19,7 +20,7 @@ pub(super) async fn list(State(app): State<App>, principal: Principal) -> Json<M
 /// `GET .../models/{id}`.
 pub(super) async fn get(
     State(app): State<App>,
-    Path(name): Path<String>,
+    PathName(name): PathName,
     principal: Principal,
 ) -> Result<Json<Model>, ApiError> {
     let allowed = app.gate().allow::<View>(&principal, &name)?;

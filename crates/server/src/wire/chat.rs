@@ -149,6 +149,8 @@ pub struct AnswerMessage {
     pub role: Role,
     /// The text.
     pub content: String,
+    /// Always null: a local model's refusal is text like any other.
+    pub refusal: Option<String>,
 }
 
 /// A piece of a streamed answer.
@@ -191,8 +193,9 @@ pub struct ChatDelta {
     /// In the first piece.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
-    /// More text.
-    pub content: String,
+    /// More text; none in the last piece.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
 }
 
 /// Log probabilities of the tokens of an answer.

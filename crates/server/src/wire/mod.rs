@@ -8,6 +8,7 @@ pub mod completions;
 pub mod embeddings;
 pub mod error;
 mod fields;
+mod json;
 mod later;
 pub mod models;
 pub mod options;

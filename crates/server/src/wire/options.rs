@@ -71,21 +71,32 @@ pub struct StreamOptions {
     pub include_obfuscation: Option<bool>,
 }
 
-/// Fields that describe the caller or the call and change nothing in the answer: any value is accepted.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// Fields that describe the caller or the call and change nothing in the answer: any value is accepted and recorded.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "their meaning is the caller's own")]
 pub struct Bookkeeping {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub client_request_id: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub usage_context: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub databricks_options: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub custom_inputs: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_cache_key: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_cache_retention: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub safety_identifier: Option<Value>,
 }
 

@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde_json::{Map, Value};
 
 use super::FieldError;
+use super::json::UniqueFields;
 
 /// The fields of a request that nobody has read yet. `null` is absent everywhere, so no value in here is null.
 pub type JsonObject = Map<String, Value>;
@@ -18,7 +19,7 @@ const TEXT_FIELDS: [&str; 8] =
 
 /// Parses a request body: one JSON object, nulls dropped, `extra_params` merged into the rest.
 pub fn parse_object(body: &[u8]) -> Result<JsonObject, FieldError> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| {
+    let UniqueFields(value) = serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
         let problem = text.split(" at line ").next().unwrap_or_default().to_owned();
         FieldError::Malformed { problem, line: error.line(), column: error.column() }
@@ -106,7 +107,30 @@ fn describe(path: String, problem: &str) -> FieldError {
         let field = if path.ends_with(quoted) { path } else { within(quoted) };
         return FieldError::Unknown { field };
     }
-    FieldError::Type { field: path, problem: in_plain_words(problem) }
+    match out_of_bounds(problem) {
+        Some((bound, value)) => FieldError::Value { field: path, bound, value },
+        None => FieldError::Type { field: path, problem: in_plain_words(problem) },
+    }
+}
+
+/// Bound and value where the type is right and the value is not: a whole number of the wrong size, or a word that is
+/// not among those known.
+fn out_of_bounds(problem: &str) -> Option<(String, String)> {
+    let value = problem.split('`').nth(1)?.to_owned();
+    if problem.starts_with("unknown variant") {
+        let (_, bound) = problem.split_once("expected ")?;
+        return Some((bound.to_owned(), format!("`{value}`")));
+    }
+    let integer = problem.starts_with("invalid value: integer") || problem.starts_with("invalid type: integer");
+    let (_, expected) = problem.rsplit_once("expected ").filter(|_| integer)?;
+    let most = match expected {
+        "u8" => u64::from(u8::MAX),
+        "u16" => u64::from(u16::MAX),
+        "u32" => u64::from(u32::MAX),
+        "u64" | "usize" => u64::MAX,
+        _ => return None,
+    };
+    Some((format!("a whole number between 0 and {most}"), value))
 }
 
 /// Rust's names of types mean nothing to a caller.
@@ -201,6 +225,11 @@ mod tests {
         assert_eq!(error.to_string(), r#"`temperature`: invalid type: string "hot", expected a number"#);
         let error = sample(r#"{"items": [{"count": 1}, {"count": -1}]}"#).unwrap_err();
         assert_eq!(error.field(), Some("items[1].count"));
+        let expected = "`items[1].count` must be a whole number between 0 and 4294967295, not -1";
+        assert_eq!(error.to_string(), expected);
+        let error = sample(r#"{"items": [{"count": 99999999999}]}"#).unwrap_err();
+        assert!(error.to_string().ends_with("4294967295, not 99999999999"), "{error}");
+        let error = sample(r#"{"items": [{"count": 1.5}]}"#).unwrap_err();
         assert!(error.to_string().ends_with("expected a whole number that is not negative"), "{error}");
     }
 

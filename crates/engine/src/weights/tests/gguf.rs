@@ -79,6 +79,27 @@ fn tensors_are_read_back_outermost_dimension_first() {
 }
 
 #[test]
+fn rows_are_shared_out_without_a_copy() {
+    let file = GgufWriter::new("llama").floats("stacked", &[2, 3, 2], &(0..12).map(|n| n as f32).collect::<Vec<_>>());
+    let gguf = Gguf::read(file.map()).unwrap();
+    let stacked = &gguf.tensors()[0];
+    let parts = stacked.split_rows(&[1, 3, 2]).unwrap();
+    let values: Vec<_> = parts.iter().map(|part| (part.shape.clone(), part.to_f32())).collect();
+    assert_eq!(values[0], (vec![1, 2], vec![0.0, 1.0]));
+    assert_eq!(values[1], (vec![3, 2], vec![2.0, 3.0, 4.0, 5.0, 6.0, 7.0]));
+    assert_eq!(values[2], (vec![2, 2], vec![8.0, 9.0, 10.0, 11.0]));
+    assert!(std::ptr::eq(&raw const stacked.bytes[8], &raw const parts[1].bytes[0]));
+    for counts in [&[3, 2][..], &[3, 4], &[usize::MAX, 7], &[]] {
+        let (_, message) = refusal(stacked.split_rows(counts));
+        assert!(message.contains("tensor `stacked`: has shape [2, 3, 2], expected ["), "{message}");
+    }
+    let quantised = Gguf::read(small_gguf().map()).unwrap();
+    let up = &quantised.tensors()[2]; // [3, 32] of Q4_1
+    let parts = up.split_rows(&[1, 2]).unwrap();
+    assert_eq!([parts[0].to_f32(), parts[1].to_f32()].concat(), up.to_f32());
+}
+
+#[test]
 fn weights_are_found_by_hugging_face_names() {
     let weights = Weights::open_gguf(&Gguf::read(small_gguf().map()).unwrap()).unwrap();
     let names: Vec<_> = weights.names().collect();

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use hearth_engine::serve::{
-    EngineHandle, FinishReason as EngineReason, GenerationRequest, ModelInfo, SubmitError, TextEvent, TextStream,
-    TokenText,
+    EngineHandle, FinishReason as EngineReason, GenerationRequest, ModelInfo, SubmitError, TextEvent, TextOptions,
+    TextStream, TokenText,
 };
 use hearth_engine::text::{Conversation, Detokenizer, DetokenizerOptions, ModelText, SpecialTokens};
 use hearth_sampler::{ParamError, SamplingParams};
 use serde_json::{Value, json};
 
-use super::{blocking, engine_error, request_error, text_error};
+use super::{blocking, check_text_length, engine_error, request_error, text_error};
 use crate::providers::call::ChatMessage;
 use crate::providers::{
     Answer, AnswerEvent, ChatCall, CompletionCall, Delta, Generation, OnOverflow, Prompt, ProviderError, TokenLogprob,
@@ -25,8 +25,15 @@ use crate::wire::options::{FinishReason, Usage};
 /// Answers a conversation.
 pub(super) async fn chat(engine: &EngineHandle, call: ChatCall) -> Result<Answer, ProviderError> {
     let text = Arc::clone(engine.text());
-    let prompt = blocking(move || conversation_tokens(&text, &call.messages, "messages")).await?;
-    let jobs = vec![Job { tokens: prompt, echo: None, field: "messages" }];
+    let context_length = engine.info().context_length;
+    let prompt = blocking(move || {
+        for message in &call.messages {
+            check_text_length(&message.content, &text.tokenizer, context_length, "messages")?;
+        }
+        conversation_tokens(&text, &call.messages, "messages")
+    });
+    let prompt = prompt.await?;
+    let jobs = vec![Job { tokens: prompt, echo: None, field: "messages", continues_text: false }];
     start(engine, jobs, &call.generation)
 }
 
@@ -50,6 +57,8 @@ struct Job {
     echo: Option<String>,
     /// Where the prompt came from.
     field: &'static str,
+    /// The answer goes on from the prompt's text; in a conversation it begins anew.
+    continues_text: bool,
 }
 
 /// How the prompts of a completion become tokens.
@@ -71,7 +80,7 @@ impl Preparation<'_> {
         };
         let text = text.filter(|_| tokens.len() == whole);
         let echo = self.echo.then(|| text.unwrap_or_else(|| decoded(self.text, &tokens)));
-        Ok(Job { tokens, echo, field: "prompt" })
+        Ok(Job { tokens, echo, field: "prompt", continues_text: !self.templated })
     }
 
     /// The tokens of a prompt, and its text where it was one.
@@ -88,6 +97,7 @@ impl Preparation<'_> {
                 Ok((tokens, Some(message.content)))
             }
             Prompt::Text(text) => {
+                check_text_length(&text, &self.text.tokenizer, self.info.context_length, "prompt")?;
                 let tokens = self.text.tokenizer.encode(&text, SpecialTokens::Add);
                 // What is put behind a text ends it, and this one is to go on.
                 let mut tokens = tokens.map_err(|error| text_error("prompt", &error))?;
@@ -99,9 +109,9 @@ impl Preparation<'_> {
         }
     }
 
-    /// How many tokens of a prompt that is too long leave room for `max_tokens`; at least one.
+    /// How many tokens of a prompt that is too long leave room for `max_tokens`; at least half the context.
     fn kept_tokens(&self, max_tokens: usize) -> usize {
-        self.info.context_length.saturating_sub(max_tokens.max(1)).max(1)
+        self.info.context_length.saturating_sub(max_tokens.max(1)).max(self.info.context_length / 2)
     }
 
     /// The last tokens, `kept` in all, behind those that begin every text.
@@ -188,6 +198,7 @@ fn start_choice(
     let prompt_logprobs = if job.echo.is_some() { params.logprobs() } else { None };
     let echo = job.echo.clone();
     if max_tokens == 0 && prompt_logprobs.is_none() {
+        engine.check(&job.tokens).map_err(|error| request_error(job.field, &error))?;
         return Ok(stream::iter(only_echo(index, echo)).boxed());
     }
     let stops = params.stop().to_vec();
@@ -198,7 +209,8 @@ fn start_choice(
     let text = Arc::clone(engine.text());
     let leading =
         if shown.starts_with(text.tokenizer.leading_tokens()) { text.tokenizer.leading_tokens().len() } else { 0 };
-    let events = TextStream::new(generation, text, &stops, shown);
+    let options = TextOptions { stops: &stops, prompt: shown, continues_text: job.continues_text };
+    let events = TextStream::new(generation, text, options);
     // With log probabilities the engine tells when the prompt's tokens are there; without, the text can come at once.
     let (at_once, with_tokens) = if prompt_logprobs.is_some() { (None, echo) } else { (echo, None) };
     let mut writer = ChoiceWriter { index, echo: with_tokens, leading };
@@ -271,7 +283,6 @@ fn submit_error(error: &SubmitError, wanted: usize) -> ProviderError {
             ProviderError::OutOfRange { message: text, field: "n".into() }
         }
         SubmitError::QueueFull { .. } => ProviderError::Busy(error.to_string()),
-        SubmitError::TooLarge { .. } => ProviderError::invalid("max_tokens", error.to_string()),
         SubmitError::Stopped => ProviderError::Stopped(error.to_string()),
     }
 }

@@ -5,11 +5,14 @@
 mod decoder;
 mod encoder;
 
+use std::sync::LazyLock;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_engine::Error;
 use hearth_engine::serve::{LoadedModel, RequestError};
-use hearth_engine::text::TextError;
+use hearth_engine::text::{TextError, Tokenizer};
+use tokio::sync::Semaphore;
 
 use super::{Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad};
 use crate::endpoints::Task;
@@ -60,6 +63,13 @@ impl Provider for LocalProvider {
         }
     }
 
+    fn is_alive(&self) -> bool {
+        match &self.model {
+            LoadedModel::Decoder(engine) => engine.is_alive(),
+            LoadedModel::Encoder(encoder) => encoder.is_alive(),
+        }
+    }
+
     fn load(&self) -> Option<ProviderLoad> {
         let LoadedModel::Decoder(engine) = &self.model else { return None };
         let load = engine.load();
@@ -83,6 +93,10 @@ impl LocalProvider {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
 ) -> Result<T, ProviderError> {
+    // As many at a time as there are cores: each may hold a long text and many tokens.
+    static PLACES: LazyLock<Semaphore> =
+        LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+    let _place = PLACES.acquire().await;
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(ProviderError::Failed(format!("preparing the prompt: {error}"))))
 }
@@ -97,10 +111,34 @@ fn text_error(field: &str, error: &TextError) -> ProviderError {
     }
 }
 
+fn context_length(field: &str, message: String) -> ProviderError {
+    ProviderError::ContextLength { message, field: field.to_owned() }
+}
+
+/// Refuses a text that is longer than `context_length` of the vocabulary's longest tokens: cutting it into tokens would
+/// take long, and only to find that it is too long.
+fn check_text_length(
+    text: &str,
+    tokenizer: &Tokenizer,
+    context_length: usize,
+    field: &str,
+) -> Result<(), ProviderError> {
+    let most = context_length.saturating_mul(tokenizer.longest_token());
+    if text.len() <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "this model's maximum context length is {context_length} tokens, which no text of more than {most} bytes fits, \
+         but this one has {}",
+        text.len()
+    );
+    Err(self::context_length(field, message))
+}
+
 /// A request that its model cannot run; `field` is where its tokens came from.
 fn request_error(field: &str, error: &RequestError) -> ProviderError {
     match error {
-        _ if error.is_context_length() => ProviderError::ContextLength(error.to_string()),
+        _ if error.is_context_length() => context_length(field, error.to_string()),
         RequestError::NothingToDo => ProviderError::invalid("max_tokens", error.to_string()),
         _ => ProviderError::invalid(field, error.to_string()),
     }

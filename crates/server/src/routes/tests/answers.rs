@@ -37,7 +37,7 @@ async fn a_chat_answer_has_every_field() {
     assert_eq!((&body["object"], &body["model"]), (&json!("chat.completion"), &json!("chat-model")));
     assert_eq!(body["usage"], json!({"prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 16}));
     let second = &body["choices"][1];
-    assert_eq!(second["message"], json!({"role": "assistant", "content": "Hello 1"}));
+    assert_eq!(second["message"], json!({"role": "assistant", "content": "Hello 1", "refusal": null}));
     assert_eq!((&second["index"], &second["finish_reason"]), (&json!(1), &json!("length")));
     assert_eq!(second.get("finishReason"), None);
     let top = json!({"token": "top", "logprob": -0.25, "bytes": [116, 111, 112]});
@@ -55,9 +55,11 @@ async fn the_stream_says_what_the_plain_answer_says() {
         let choices: Vec<&Value> =
             events.iter().map(|event| &event["choices"][0]).filter(|choice| choice["index"] == index).collect();
         assert_eq!(choices[0]["delta"], json!({"role": "assistant", "content": ""}));
-        let text: String = choices.iter().map(|choice| choice["delta"]["content"].as_str().unwrap()).collect();
+        let text: String =
+            choices.iter().map(|choice| choice["delta"]["content"].as_str().unwrap_or_default()).collect();
         assert_eq!(text, plain["choices"][index]["message"]["content"]);
         let (last, before) = choices.split_last().unwrap();
+        assert_eq!(last["delta"], json!({}));
         assert_eq!(last["finish_reason"], plain["choices"][index]["finish_reason"]);
         assert!(before.iter().all(|choice| choice["finish_reason"].is_null()));
     }

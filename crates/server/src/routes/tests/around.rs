@@ -63,6 +63,25 @@ async fn bodies_that_are_too_long_or_no_json_are_told_so() {
     assert_eq!(post(&app, BOTH_DIALECTS[0], text).await.status, 200, "long bodies are parsed elsewhere");
 }
 
+/// A caller's value may be as long as a body; the error that repeats it may not.
+#[tokio::test]
+async fn a_long_value_is_not_repeated_whole() {
+    let long = "m".repeat(90_000);
+    let answer = post(&app(), BOTH_DIALECTS[0], json!({"model": long, "messages": []})).await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.body.len() < 2_000, "{} bytes", answer.body.len());
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused_in_its_dialect() {
+    let app = app();
+    let answer = get(&app, "/v1/models/%ff").await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.json()["error"]["message"].is_string(), "{}", answer.body);
+    let answer = post(&app, "/serving-endpoints/%ff/invocations", json!({"input": "x"})).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["error_code"].clone()), (400, json!("BAD_REQUEST")));
+}
+
 #[tokio::test]
 async fn any_content_type_will_do() {
     let body = json!({"model": "chat-model", "messages": [{"role": "user", "content": "x"}]}).to_string();

@@ -76,7 +76,7 @@ async fn what_was_done_is_counted() {
     let metrics = get(&app, "/metrics").await;
     assert!(metrics.header("content-type").unwrap().starts_with("text/plain"));
     for line in [
-        "hearth_prompt_tokens_total{endpoint=\"vectors\"}",
+        "hearth_prompt_tokens_total{model=\"vectors\"}",
         "hearth_http_requests_total{route=\"/v1/embeddings\",method=\"POST\",status=\"200\"}",
         "hearth_http_requests_total{route=\"unknown\",method=\"any\",status=\"404\"}",
     ] {
