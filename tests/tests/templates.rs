@@ -54,9 +54,9 @@ fn differences(templates: &Path, goldens: &Path) -> (Vec<String>, usize) {
             }
             (Err(TextError::Template { .. }), None, Some(_)) => true,
             (Ok(_), None, Some("TypeError")) => REFUSED_BY_PYTHON.iter().any(|one| expected["message"] == *one),
-            _ => KNOWN.contains(&(file, case["name"].as_str().unwrap_or_default())),
+            _ => false,
         };
-        if !same {
+        if !same && !KNOWN.contains(&(file, case["name"].as_str().unwrap_or_default())) {
             differences.push(format!("{file}, {}:\n  {rendered:?}\n  {expected}", case["name"]));
         }
     }
