@@ -23,21 +23,17 @@ pub(super) fn config(gguf: &Gguf) -> Result<Value, Error> {
     }
 }
 
-/// How an encoder's sentence vector is made. The files do not say whether it is scaled to length 1: it is, as llama.cpp
+/// How an encoder's sentence vector is made: without a word on it from the mean, as without `modules.json`. The files do not say whether it is scaled to length 1: it is, as llama.cpp
 /// does by default and as every published model of this kind wants.
 ///
 /// # Errors
 /// A pooling that is not supported.
 pub(super) fn sentence(gguf: &Gguf) -> Result<SentenceConfig, Error> {
     let key = "bert.pooling_type";
-    let metadata = gguf.metadata();
-    if !metadata.contains(key) {
-        return Ok(SentenceConfig::default());
-    }
-    let pooling = match metadata.u32(key)? {
-        1 => Pooling::Mean,
-        2 => Pooling::Cls,
-        other => return Err(Error::config(key, format!("{other} is not supported; 1 (mean) and 2 (cls) are"))),
+    let pooling = match gguf.metadata().optional(key, GgufMetadata::u32)? {
+        None | Some(1) => Pooling::Mean,
+        Some(2) => Pooling::Cls,
+        Some(other) => return Err(Error::config(key, format!("{other} is not supported; 1 (mean) and 2 (cls) are"))),
     };
     Ok(SentenceConfig { pooling, normalize: true, max_length: None })
 }
