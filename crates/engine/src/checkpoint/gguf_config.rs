@@ -23,8 +23,9 @@ pub(super) fn config(gguf: &Gguf) -> Result<Value, Error> {
     }
 }
 
-/// How an encoder's sentence vector is made: without a word on it from the mean, as without `modules.json`. The files do not say whether it is scaled to length 1: it is, as llama.cpp
-/// does by default and as every published model of this kind wants.
+/// How an encoder's sentence vector is made: without a word on it from the mean, as without `modules.json`. The files do
+/// not say whether it is scaled to length 1: it is, as llama.cpp does by default and as every published model of this
+/// kind wants.
 ///
 /// # Errors
 /// A pooling that is not supported.
