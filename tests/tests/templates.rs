@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hearth_engine::text::{ChatTemplate, Clock, Conversation, TemplateTokens, TextError};
-use hearth_tests::absent;
+use hearth_tests::further;
 use serde_json::Value;
 
 fn clock() -> Clock {
@@ -76,7 +76,7 @@ fn templates_render_as_the_reference_does() {
 #[test]
 fn a_collection_renders_as_the_reference_does() {
     let Some(folder) = std::env::var_os("HEARTH_TEST_TEMPLATES").map(PathBuf::from) else {
-        return absent(
+        return further(
             "HEARTH_TEST_TEMPLATES, a folder of templates that `scripts/make-template-goldens` has rendered",
         );
     };
