@@ -1,4 +1,4 @@
-"""Tiny random BERT checkpoints as sentence-transformers folders, and their embeddings."""
+"""Tiny random BERT and XLM-RoBERTa checkpoints as sentence-transformers folders, and their embeddings."""
 
 import json
 import shutil
@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
 
 from .compact_json import write_compact, write_readable
-from .tiny_tokenizers import word_piece_tokenizer
+from .tiny_tokenizers import unigram_tokenizer, word_piece_tokenizer
 
 VOCABULARY = 128
 LONGEST = 64
@@ -34,12 +34,17 @@ class TinyBert:
     normalise: bool
     prefix: str
     seed: int
+    xlm: bool = False
+    old_names: bool = False
+    """`gamma` and `beta` for the weights of the norms, and no key that has the default value in `config.json`."""
 
 
 TINY_BERTS = [
     TinyBert(name="bert-cls", pooling="cls", normalise=True, prefix="bert.", seed=1),
     TinyBert(name="bert-mean", pooling="mean", normalise=True, prefix="", seed=2),
     TinyBert(name="bert-mean-raw", pooling="mean", normalise=False, prefix="", seed=3),
+    TinyBert(name="bert-old-names", pooling="mean", normalise=True, prefix="", seed=4, old_names=True),
+    TinyBert(name="xlm-roberta-cls", pooling="cls", normalise=True, prefix="", seed=5, xlm=True),
 ]
 
 
@@ -64,19 +69,38 @@ def embed(model: SentenceTransformer, texts: list[str]) -> list[dict]:
 def write_checkpoint(checkpoint: TinyBert, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    config = BertConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=LONGEST, type_vocab_size=2, layer_norm_eps=1e-12,
-    )
     torch.manual_seed(checkpoint.seed)
-    model = BertModel(config)
+    model = XLMRobertaModel(xlm_config()) if checkpoint.xlm else BertModel(bert_config(checkpoint))
     randomise(model)
     model.save_pretrained(folder)
     weights = folder / "model.safetensors"
-    renamed = {checkpoint.prefix + name: tensor for name, tensor in load_file(weights).items()}
+    renamed = {checkpoint.prefix + stored_name(checkpoint, name): tensor for name, tensor in load_file(weights).items()}
     save_file(renamed, weights, metadata={"format": "pt"})
-    word_piece_tokenizer(VOCABULARY).save(str(folder / "tokenizer.json"), pretty=False)
+    tokenizer = unigram_tokenizer(VOCABULARY) if checkpoint.xlm else word_piece_tokenizer(VOCABULARY)
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     write_surroundings(checkpoint, folder)
+
+
+def bert_config(checkpoint: TinyBert) -> BertConfig:
+    positions = 512 if checkpoint.old_names else LONGEST
+    return BertConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=positions, type_vocab_size=2, layer_norm_eps=1e-12,
+    )
+
+
+def xlm_config() -> XLMRobertaConfig:
+    """As BGE-M3 has it: one token type, two rows of positions that no text uses."""
+    return XLMRobertaConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=LONGEST + 2, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1,
+    )
+
+
+def stored_name(checkpoint: TinyBert, name: str) -> str:
+    if checkpoint.old_names:
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    return name
 
 
 @torch.no_grad()
@@ -97,11 +121,19 @@ def write_surroundings(checkpoint: TinyBert, folder: Path) -> None:
     """What stands around the weights in a sentence-transformers folder, in the layout of the published models."""
     config = json.loads((folder / "config.json").read_text())
     config.pop("transformers_version", None)
+    if checkpoint.old_names:
+        for key in ("max_position_embeddings", "type_vocab_size", "layer_norm_eps"):
+            config.pop(key)
     write_readable(folder / "config.json", config)
-    write_readable(folder / "tokenizer_config.json", {
+    bert = {
         "tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": LONGEST, "pad_token": "[PAD]",
         "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
-    })
+    }
+    xlm = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": LONGEST, "bos_token": "<s>", "pad_token": "<pad>",
+        "eos_token": "</s>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>",
+    }
+    write_readable(folder / "tokenizer_config.json", xlm if checkpoint.xlm else bert)
     write_readable(folder / "sentence_bert_config.json", {"max_seq_length": LONGEST, "do_lower_case": False})
     write_readable(folder / "1_Pooling" / "config.json", {
         "word_embedding_dimension": WIDTH,

@@ -1,4 +1,4 @@
-"""The tokenizers of the tiny checkpoints: a byte-level BPE with the ChatML tokens, and a BERT WordPiece."""
+"""The tokenizers of the tiny checkpoints: a byte-level BPE with the ChatML tokens, a BERT WordPiece, a Unigram."""
 
 import re
 
@@ -14,6 +14,8 @@ SENTENCES = [
 ]
 
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+XLM_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 """Ids 0, 1 and 2, in this order."""
@@ -67,3 +69,23 @@ def word_pieces(count: int) -> dict[str, int]:
     pieces += words[: count - len(pieces)]
     assert len(pieces) == count == len(set(pieces)), (len(pieces), len(set(pieces)))
     return {piece: index for index, piece in enumerate(pieces)}
+
+
+def unigram_tokenizer(vocabulary: int) -> Tokenizer:
+    """XLM-RoBERTa's kind: pieces with log probabilities, `▁` for a space, and `<s> text </s>`."""
+    words = sorted({word for sentence in SENTENCES for word in re.findall(r"[a-z]{2,}", sentence.lower())})
+    letters = sorted({letter for sentence in SENTENCES for letter in sentence if not letter.isspace()})
+    pieces = [("▁", -3.0), *((letter, -6.0) for letter in letters), *(("▁" + word, -5.0 - len(word) / 8) for word in words)]
+    pieces += [(word, -7.0 - len(word) / 8) for word in words]
+    pieces = [(piece, 0.0) for piece in XLM_SPECIAL] + pieces[: vocabulary - len(XLM_SPECIAL)]
+    assert len(pieces) == vocabulary, len(pieces)
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=XLM_SPECIAL.index("<unk>")))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(XLM_SPECIAL)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[(text, tokenizer.token_to_id(text)) for text in ("<s>", "</s>")],
+    )
+    return tokenizer

@@ -66,6 +66,17 @@ pub fn real_model(name: &str) -> Option<LocalModel> {
     }
 }
 
+/// A folder of llama.cpp's source that `scripts/bench-llama-cpp` unpacks; `None`, and counted, when it is not there.
+#[must_use]
+pub fn llama_cpp_folder(name: &str) -> Option<PathBuf> {
+    let folder = HubConfig::from_environment().cache.join("llama.cpp/vendor/llama.cpp").join(name);
+    let found = folder.is_dir();
+    if !found {
+        further(&format!("llama.cpp's {name}: `scripts/bench-llama-cpp` unpacks its source"));
+    }
+    found.then_some(folder)
+}
+
 /// Says that a test cannot run for want of something, and counts it for the end of the suite.
 pub fn absent(what: &str) {
     println!("absent: {what}");
@@ -74,6 +85,12 @@ pub fn absent(what: &str) {
     if let Err(error) = file.and_then(|mut file| writeln!(file, "{what}")) {
         println!("and cannot be counted: {error}");
     }
+}
+
+/// Says that a comparison with material that the suite does not fetch by itself is left out, and counts it apart: it
+/// goes further than what is asked of every machine.
+pub fn further(what: &str) {
+    absent(&format!("(further) {what}"));
 }
 
 /// Loads a decoder.

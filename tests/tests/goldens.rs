@@ -2,6 +2,7 @@
 //! embeddings in the same direction.
 
 use anyhow::Result;
+use hearth_engine::hub::LocalModel;
 use hearth_engine::serve::EngineHandle;
 use hearth_engine::text::SpecialTokens;
 use hearth_sampler::TokenLogprobs;
@@ -19,7 +20,7 @@ const MIXTURE_FILES: [(&str, &str); 3] = [
     ("mixtral-q8_0.gguf", "mixtral-q8_0"),
     ("dbrx-q8_0.gguf", "dbrx-q8_0"),
 ];
-const BERTS: [&str; 3] = ["bert-cls", "bert-mean", "bert-mean-raw"];
+const BERTS: [&str; 5] = ["bert-cls", "bert-mean", "bert-mean-raw", "bert-old-names", "xlm-roberta-cls"];
 
 type Top = Vec<(u32, f32)>;
 
@@ -144,18 +145,32 @@ async fn llama_agrees_with_pytorch_in_small_chunks() -> Result<()> {
 #[tokio::test]
 async fn bert_agrees_with_pytorch() -> Result<()> {
     for name in BERTS {
-        let encoder = encoder(&checkpoint(name), &options())?;
-        let inputs = golden::<Bert>(name)?.inputs;
-        let encode = |input: &Input| encoder.tokenizer().encode(&input.text, SpecialTokens::Add);
-        let tokens = inputs.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        let embeddings = encoder.submit(tokens.clone())?.await?;
-        for (index, input) in inputs.iter().enumerate() {
-            assert_eq!(tokens[index], input.tokens, "{name}: {:?}", input.text);
-            let cosine = cosine(&embeddings[index], &input.embedding);
-            assert!(cosine >= 0.999_99, "{name}: {:?}: cosine {cosine}", input.text);
-            for (ours, reference) in embeddings[index].iter().zip(&input.embedding) {
-                assert!((ours - reference).abs() < 1e-4, "{name}: {:?}: {ours} against {reference}", input.text);
-            }
+        check_bert(&checkpoint(name), name).await?;
+    }
+    Ok(())
+}
+
+/// The same from llama.cpp's converter: its names, its vocabulary, its pooling.
+#[tokio::test]
+async fn bert_from_gguf_agrees_with_pytorch() -> Result<()> {
+    for name in ["bert-cls", "bert-mean"] {
+        check_bert(&checkpoint(&format!("{name}.gguf")), name).await?;
+    }
+    Ok(())
+}
+
+async fn check_bert(model: &LocalModel, name: &str) -> Result<()> {
+    let encoder = encoder(model, &options())?;
+    let inputs = golden::<Bert>(name)?.inputs;
+    let encode = |input: &Input| encoder.tokenizer().encode(&input.text, SpecialTokens::Add);
+    let tokens = inputs.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+    let embeddings = encoder.submit(tokens.clone())?.await?;
+    for (index, input) in inputs.iter().enumerate() {
+        assert_eq!(tokens[index], input.tokens, "{name}: {:?}", input.text);
+        let cosine = cosine(&embeddings[index], &input.embedding);
+        assert!(cosine >= 0.999_99, "{name}: {:?}: cosine {cosine}", input.text);
+        for (ours, reference) in embeddings[index].iter().zip(&input.embedding) {
+            assert!((ours - reference).abs() < 1e-4, "{name}: {:?}: {ours} against {reference}", input.text);
         }
     }
     Ok(())

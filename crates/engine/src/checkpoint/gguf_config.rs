@@ -1,8 +1,9 @@
-//! A GGUF file's metadata as the `config.json` of the same model. Keys as in the GGUF specification (`llama.*`).
+//! A GGUF file's metadata as the `config.json` of the same model. Keys as in the GGUF specification.
 
 use hearth_kernels::RotaryStyle;
 use serde_json::{Map, Value, json};
 
+use super::{Pooling, SentenceConfig};
 use crate::error::Error;
 use crate::weights::{Gguf, GgufMetadata, WeightsError};
 
@@ -14,9 +15,43 @@ pub(super) fn config(gguf: &Gguf) -> Result<Value, Error> {
     let metadata = gguf.metadata();
     match metadata.string("general.architecture")? {
         "llama" => Ok(llama(gguf, metadata)?),
+        "bert" => Ok(bert(metadata)?),
         "dbrx" => Ok(dbrx(metadata)?),
-        other => Err(Error::Architecture { name: other.to_owned(), supported: "llama and dbrx in GGUF".to_owned() }),
+        other => {
+            Err(Error::Architecture { name: other.to_owned(), supported: "llama, dbrx and bert in GGUF".to_owned() })
+        }
     }
+}
+
+/// How an encoder's sentence vector is made: without a word on it from the mean, as without `modules.json`. The files do
+/// not say whether it is scaled to length 1: it is, as llama.cpp does by default and as every published model of this
+/// kind wants.
+///
+/// # Errors
+/// A pooling that is not supported.
+pub(super) fn sentence(gguf: &Gguf) -> Result<SentenceConfig, Error> {
+    let key = "bert.pooling_type";
+    let pooling = match gguf.metadata().optional(key, GgufMetadata::u32)? {
+        None | Some(1) => Pooling::Mean,
+        Some(2) => Pooling::Cls,
+        Some(other) => return Err(Error::config(key, format!("{other} is not supported; 1 (mean) and 2 (cls) are"))),
+    };
+    Ok(SentenceConfig { pooling, normalize: true, max_length: None })
+}
+
+fn bert(metadata: &GgufMetadata) -> Result<Value, WeightsError> {
+    let token_types = metadata.optional("tokenizer.ggml.token_type_count", GgufMetadata::u32)?;
+    Ok(json!({
+        "model_type": "bert",
+        "hidden_size": metadata.u32("bert.embedding_length")?,
+        "intermediate_size": metadata.u32("bert.feed_forward_length")?,
+        "num_hidden_layers": metadata.u32("bert.block_count")?,
+        "num_attention_heads": metadata.u32("bert.attention.head_count")?,
+        "vocab_size": metadata.strings("tokenizer.ggml.tokens")?.len(),
+        "max_position_embeddings": metadata.u32("bert.context_length")?,
+        "type_vocab_size": token_types,
+        "layer_norm_eps": metadata.f32("bert.attention.layer_norm_epsilon")?,
+    }))
 }
 
 /// How the file pairs the rows of queries and keys for rotation: llama.cpp turns those of Llamas so that neighbours rotate

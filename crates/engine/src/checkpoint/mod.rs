@@ -60,7 +60,7 @@ impl Checkpoint {
         Ok(Self {
             config: gguf_config::config(&gguf)?,
             generation: Value::Null,
-            sentence: SentenceConfig::default(),
+            sentence: gguf_config::sentence(&gguf)?,
             rotary: gguf_config::rotary_style(&gguf)?,
             weights: Weights::open_gguf(&gguf)?,
             source: CheckpointSource::Gguf(gguf),

@@ -23,7 +23,13 @@ pub(super) fn choose_files(listing: &[FileName]) -> Result<Vec<FileName>, String
     if weights.is_empty() {
         return choose_gguf(listing);
     }
-    let companions = listing.iter().filter(|name| COMPANIONS.contains(&name.as_str()) || is_module_config(name));
+    let has_tokenizer = listing.iter().any(|name| name.as_str() == "tokenizer.json");
+    let is_companion = |name: &&FileName| match name.as_str() {
+        // Says the same in a format of its own.
+        "tokenizer.model" => !has_tokenizer,
+        other => COMPANIONS.contains(&other) || is_module_config(name),
+    };
+    let companions = listing.iter().filter(is_companion);
     Ok(companions.cloned().chain(weights).collect())
 }
 
@@ -65,6 +71,14 @@ mod tests {
         let listing: Vec<FileName> =
             listing.iter().map(|name| FileName::try_from((*name).to_owned()).unwrap()).collect();
         choose_files(&listing).map(|names| names.into_iter().map(String::from).collect())
+    }
+
+    #[test]
+    fn a_tokenizer_model_is_taken_where_there_is_no_tokenizer_json() {
+        let without = ["config.json", "tokenizer.model", "model.safetensors"];
+        assert_eq!(choose(&without).unwrap(), without);
+        let with = ["tokenizer.json", "tokenizer.model", "model.safetensors"];
+        assert_eq!(choose(&with).unwrap(), ["tokenizer.json", "model.safetensors"]);
     }
 
     #[test]

@@ -40,13 +40,18 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Loads `weight` and `bias`, each `[width]`, from this place.
+    /// Loads `weight` and `bias`, each `[width]`, from this place. Checkpoints of the first BERTs call them `gamma` and
+    /// `beta`.
     ///
     /// # Errors
     /// When one is missing or misshapen.
     pub fn load(source: &LayerSource<'_>, width: usize, epsilon: f32) -> Result<Self, Error> {
-        let weight = source.weights.vector(&source.name("weight"), width)?;
-        let bias = Some(source.weights.vector(&source.name("bias"), width)?);
+        let vector = |name: &str, old_name: &str| {
+            let old_name = source.name(old_name);
+            let name = source.weights.get(&old_name).map_or(source.name(name), |_| old_name);
+            source.weights.vector(&name, width)
+        };
+        let (weight, bias) = (vector("weight", "gamma")?, Some(vector("bias", "beta")?));
         Ok(Self { backend: source.backend.clone(), affine: LayerNormWeights { weight, bias }, epsilon })
     }
 

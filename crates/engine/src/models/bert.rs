@@ -13,23 +13,63 @@ use crate::ops::{AttentionShape, Backend, PackedTexts};
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "bert",
     classes: &["BertModel", "BertForMaskedLM"],
-    load: |checkpoint, backend| Ok(Model::Encoder(Box::new(Bert::load(checkpoint, backend)?))),
+    load: |checkpoint, backend| {
+        let config = BertConfig::read(checkpoint, Positions::FromZero)?;
+        Ok(Model::Encoder(Box::new(Bert::load(checkpoint, backend, &config, "bert")?)))
+    },
 };
 
-/// The fields of `config.json` that a BERT reads.
-struct BertConfig {
+/// How the positions of a text's tokens are numbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Positions {
+    /// 0, 1, 2, ...
+    FromZero,
+    /// From one past the padding token's id, which is the position of padding.
+    AfterPadding(u32),
+}
+
+impl Positions {
+    /// How many rows of the table no text uses.
+    fn unused(self) -> usize {
+        match self {
+            Self::FromZero => 0,
+            Self::AfterPadding(padding) => padding as usize + 1,
+        }
+    }
+
+    /// The position of each token. `[tokens]`
+    fn of(self, texts: &PackedTexts) -> Vec<u32> {
+        let Self::AfterPadding(padding) = self else { return texts.positions() };
+        let mut positions = Vec::with_capacity(texts.tokens.len());
+        let mut start = 0;
+        for length in &texts.lengths {
+            let mut last = padding;
+            for token in &texts.tokens[start..start + length] {
+                let counts = *token != padding;
+                last += u32::from(counts);
+                positions.push(if counts { last } else { padding });
+            }
+            start += length;
+        }
+        positions
+    }
+}
+
+/// The fields of `config.json` that a BERT reads. What may be absent has the defaults of the reference implementation.
+pub(super) struct BertConfig {
     width: usize,
     heads: usize,
     inner: usize,
     layers: usize,
     vocab_size: usize,
     positions: usize,
+    numbering: Positions,
     token_types: usize,
     epsilon: f32,
 }
 
 impl BertConfig {
-    fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
+    pub(super) fn read(checkpoint: &Checkpoint, numbering: Positions) -> Result<Self, Error> {
         let config = Config(&checkpoint.config);
         config.only("hidden_act", "gelu")?;
         config.only("position_embedding_type", "absolute")?;
@@ -40,6 +80,7 @@ impl BertConfig {
             layers: config.size("num_hidden_layers")?,
             vocab_size: config.size("vocab_size")?,
             positions: config.optional_size("max_position_embeddings")?.unwrap_or(512),
+            numbering,
             token_types: config.optional_size("type_vocab_size")?.unwrap_or(2),
             epsilon: config.epsilon("layer_norm_eps", 1e-12)?,
         })
@@ -56,6 +97,7 @@ impl BertConfig {
 struct Embeddings {
     words: Embedding,
     positions: Embedding,
+    numbering: Positions,
     types: Embedding,
     norm: LayerNorm,
 }
@@ -66,6 +108,7 @@ impl Embeddings {
         Ok(Self {
             words: Embedding::load(&source.at("word_embeddings"), config.vocab_size, width)?,
             positions: Embedding::load(&source.at("position_embeddings"), config.positions, width)?,
+            numbering: config.numbering,
             types: Embedding::load(&source.at("token_type_embeddings"), config.token_types, width)?,
             norm: LayerNorm::load(&source.at("LayerNorm"), width, config.epsilon)?,
         })
@@ -74,7 +117,7 @@ impl Embeddings {
     fn forward(&self, texts: &PackedTexts) -> Result<Tensor, Error> {
         let types = self.types.forward(&[0])?; // [1, width]
         let words = self.words.forward(&texts.tokens)?.broadcast_add(&types)?;
-        self.norm.forward(&(words + self.positions.forward(&texts.positions())?)?) // [tokens, width]
+        self.norm.forward(&(words + self.positions.forward(&self.numbering.of(texts))?)?) // [tokens, width]
     }
 }
 
@@ -118,7 +161,7 @@ impl Block {
     }
 }
 
-struct Bert {
+pub(super) struct Bert {
     embeddings: Embeddings,
     blocks: Vec<Block>,
     sentence: SentenceConfig,
@@ -126,21 +169,29 @@ struct Bert {
 }
 
 impl Bert {
-    fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Self, Error> {
-        let config = BertConfig::read(checkpoint)?;
+    /// Loads an encoder. Checkpoints saved from a task model keep it below `inner`.
+    pub(super) fn load(
+        checkpoint: &Checkpoint,
+        backend: &Backend,
+        config: &BertConfig,
+        inner: &str,
+    ) -> Result<Self, Error> {
         let root = LayerSource::new(&checkpoint.weights, backend);
-        // Checkpoints saved from a task model keep the encoder below `bert`.
-        let root = match checkpoint.weights.get("bert.embeddings.word_embeddings.weight") {
-            Some(_) => root.at("bert"),
+        let root = match checkpoint.weights.get(&format!("{inner}.embeddings.word_embeddings.weight")) {
+            Some(_) => root.at(inner),
             None => root,
         };
+        let usable = config.positions.saturating_sub(config.numbering.unused());
+        if usable == 0 {
+            return Err(Error::config("max_position_embeddings", format!("{} leaves no position", config.positions)));
+        }
         let blocks = (0..config.layers)
-            .map(|layer| Block::load(&root.at("encoder.layer").at(layer), &config))
+            .map(|layer| Block::load(&root.at("encoder.layer").at(layer), config))
             .collect::<Result<_, _>>()?;
         let sentence = checkpoint.sentence.clone();
-        let context_length = sentence.max_length.map_or(config.positions, |length| length.min(config.positions));
+        let context_length = sentence.max_length.map_or(usable, |length| length.min(usable));
         Ok(Self {
-            embeddings: Embeddings::load(&root.at("embeddings"), &config)?,
+            embeddings: Embeddings::load(&root.at("embeddings"), config)?,
             blocks,
             sentence,
             shape: EncoderShape { dimensions: config.width, vocab_size: config.vocab_size, context_length },

@@ -6,6 +6,7 @@ mod config;
 mod dbrx;
 mod llama;
 mod mixtral;
+mod xlm_roberta;
 
 use candle_core::{DType, Tensor};
 use serde_json::Value;
@@ -88,7 +89,7 @@ pub struct Architecture {
 
 /// Every architecture there is.
 pub const ARCHITECTURES: &[Architecture] =
-    &[llama::ARCHITECTURE, mixtral::ARCHITECTURE, dbrx::ARCHITECTURE, bert::ARCHITECTURE];
+    &[llama::ARCHITECTURE, mixtral::ARCHITECTURE, dbrx::ARCHITECTURE, bert::ARCHITECTURE, xlm_roberta::ARCHITECTURE];
 
 impl Architecture {
     /// The architecture of a checkpoint, by the class its configuration names, or by its `model_type` where it names

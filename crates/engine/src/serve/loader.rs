@@ -176,7 +176,7 @@ fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
         CheckpointSource::Gguf(gguf) => {
             Ok(Tokenizer::from_vocabulary(GgufVocabulary::from_metadata(gguf.metadata())?)?)
         }
-        CheckpointSource::Folder(folder) => Ok(Tokenizer::from_file(folder.join("tokenizer.json"))?),
+        CheckpointSource::Folder(folder) => Ok(Tokenizer::from_folder(folder)?),
     }
 }
 

@@ -1,35 +1,34 @@
 //! The vocabulary a GGUF file carries in its metadata (`tokenizer.ggml.*`).
 //!
-//! Owns which kinds are supported and how each cuts text into words. Does not read files.
+//! Owns what is read there, its checks, and which kinds are supported; each kind has a file. Does not read files.
 //! Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md> and llama.cpp's `llama-vocab.cpp`.
 
-use std::collections::HashSet;
+mod byte_pair;
+mod sentence_piece;
+mod word_piece;
 
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
+use tokenizers::AddedToken;
 
 use super::TextError;
+use super::pipeline::TokenizerParts;
 use super::token_table::Token;
 use crate::weights::GgufMetadata;
 
-/// GPT-2's words. Source: <https://github.com/openai/gpt-2/blob/master/src/encoder.py>
-const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// Llama 3's words, those of tiktoken's `cl100k_base` but for the bounds on repetition.
-const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(super) use byte_pair::{LLAMA3_WORDS, word_splitter};
+pub(super) use sentence_piece::{SentencePieces, SpacePrefix};
 
-/// `tokenizer.ggml.token_type`.
-mod token_type {
+/// `tokenizer.ggml.token_type`, and `type` of a SentencePiece model's pieces.
+pub(super) mod token_type {
+    pub const NORMAL: i32 = 1;
     pub const UNKNOWN: i32 = 2;
     pub const CONTROL: i32 = 3;
     pub const USER_DEFINED: i32 = 4;
+    pub const BYTE: i32 = 6;
 }
 
-/// The metadata of a GGUF file that describes its tokenizer, as found there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The metadata of a GGUF file that describes its tokenizer, as found there. The `Option`s are `None` where the file
+/// does not say, and each kind of vocabulary has its own idea of what that means.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GgufVocabulary {
     /// `tokenizer.ggml.model`: the algorithm, such as `gpt2`.
     pub model: String,
@@ -39,30 +38,51 @@ pub struct GgufVocabulary {
     pub tokens: Vec<String>,
     /// `tokenizer.ggml.token_type`, one for each token or none at all.
     pub token_types: Vec<i32>,
+    /// `tokenizer.ggml.scores`, one for each token or none at all: the higher, the earlier a token is made.
+    pub scores: Vec<f32>,
     /// `tokenizer.ggml.merges`, best first, two tokens with a space between.
     pub merges: Vec<String>,
-    /// `tokenizer.ggml.bos_token_id`.
-    pub bos: Option<u32>,
-    /// `tokenizer.ggml.eos_token_id`.
-    pub eos: Option<u32>,
-    /// `tokenizer.ggml.add_bos_token`; its absence means what the kind of vocabulary does by itself.
+    /// The tokens with a part to play.
+    pub special: SpecialIds,
+    /// `tokenizer.ggml.add_bos_token`.
     pub add_bos: Option<bool>,
+    /// `tokenizer.ggml.add_eos_token`.
+    pub add_eos: Option<bool>,
+    /// `tokenizer.ggml.add_space_prefix`: whether a text begins with a space that is not written.
+    pub add_space_prefix: Option<bool>,
+    /// `tokenizer.ggml.normalizer.lowercase`.
+    pub lowercase: Option<bool>,
+    /// `tokenizer.ggml.normalizer.strip_accents`.
+    pub strip_accents: Option<bool>,
 }
 
-/// How one `tokenizer.ggml.pre` cuts text.
-struct WordRule {
-    pre_tokenizer: PreTokenizerWrapper,
-    /// A word that is a token is that token, whatever the merges say.
-    ignore_merges: bool,
-    /// What a missing `add_bos_token` means.
-    adds_bos: bool,
+/// `tokenizer.ggml.*_token_id`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Begins a text.
+    pub bos: Option<u32>,
+    /// Ends a text.
+    pub eos: Option<u32>,
+    /// Stands for what cannot be spelt.
+    pub unknown: Option<u32>,
+    /// Begins a text of an encoder.
+    pub cls: Option<u32>,
+    /// Ends a text of an encoder.
+    pub separator: Option<u32>,
 }
 
-/// A vocabulary made into the library's tokenizer.
-pub(super) struct BuiltVocabulary {
-    pub pipeline: tokenizers::Tokenizer,
-    pub tokens: Vec<(u32, Token)>,
-    pub leading: Vec<u32>,
+impl SpecialIds {
+    /// The ids with the last parts of their keys.
+    fn named(&self) -> [(&'static str, Option<u32>); 5] {
+        [
+            ("bos_token_id", self.bos),
+            ("eos_token_id", self.eos),
+            ("unknown_token_id", self.unknown),
+            ("cls_token_id", self.cls),
+            // Spelt like this since the first files.
+            ("seperator_token_id", self.separator),
+        ]
+    }
 }
 
 impl GgufVocabulary {
@@ -74,69 +94,56 @@ impl GgufVocabulary {
     pub fn from_metadata(metadata: &GgufMetadata) -> Result<Self, TextError> {
         let key = |name: &str| format!("tokenizer.ggml.{name}");
         let id = |name: &str| metadata.optional(&key(name), GgufMetadata::u32);
+        let flag = |name: &str| metadata.optional(&key(name), GgufMetadata::bool);
         let pre = metadata.optional(&key("pre"), GgufMetadata::string)?;
         Ok(Self {
             model: metadata.string(&key("model"))?.to_owned(),
             pre: pre.unwrap_or("default").to_owned(),
             tokens: metadata.strings(&key("tokens"))?.to_vec(),
             token_types: metadata.optional(&key("token_type"), GgufMetadata::i32s)?.unwrap_or_default(),
+            scores: metadata.optional(&key("scores"), GgufMetadata::f32s)?.unwrap_or_default(),
             merges: metadata.optional(&key("merges"), GgufMetadata::strings)?.unwrap_or_default().to_vec(),
-            bos: id("bos_token_id")?,
-            eos: id("eos_token_id")?,
-            add_bos: metadata.optional(&key("add_bos_token"), GgufMetadata::bool)?,
+            special: SpecialIds {
+                bos: id("bos_token_id")?,
+                eos: id("eos_token_id")?,
+                unknown: id("unknown_token_id")?,
+                cls: id("cls_token_id")?,
+                separator: id("seperator_token_id")?,
+            },
+            add_bos: flag("add_bos_token")?,
+            add_eos: flag("add_eos_token")?,
+            add_space_prefix: flag("add_space_prefix")?,
+            lowercase: flag("normalizer.lowercase")?,
+            strip_accents: flag("normalizer.strip_accents")?,
         })
     }
 
     /// Makes a tokenizer of it.
-    pub(super) fn build(self) -> Result<BuiltVocabulary, TextError> {
+    pub(super) fn build(self) -> Result<TokenizerParts, TextError> {
+        self.check()?;
         match self.model.as_str() {
             "gpt2" => self.build_byte_pair(),
+            "llama" => self.build_sentence_piece(),
+            "bert" => self.build_word_piece(),
             _ => Err(TextError::UnsupportedVocabulary {
                 field: "tokenizer.ggml.model",
                 value: self.model,
-                supported: "gpt2",
+                supported: "gpt2, llama, bert",
             }),
         }
     }
 
-    fn build_byte_pair(self) -> Result<BuiltVocabulary, TextError> {
-        let rule = word_rule(&self.pre)?;
-        self.check()?;
-        let leading = match (self.add_bos.unwrap_or(rule.adds_bos), self.bos) {
-            (false, _) => Vec::new(),
-            (true, Some(bos)) => vec![bos],
-            (true, None) => return Err(broken("add_bos_token is true, but there is no bos_token_id")),
-        };
-        let model = BPE::builder()
-            .vocab_and_merges(
-                (0u32..).zip(&self.tokens).map(|(id, text)| (text.clone(), id)).collect::<Vocab>(),
-                self.split_merges()?,
-            )
-            .ignore_merges(rule.ignore_merges)
-            .build()
-            .map_err(broken)?;
-        let mut pipeline = tokenizers::Tokenizer::new(model);
-        pipeline.with_pre_tokenizer(Some(rule.pre_tokenizer));
-        pipeline.with_decoder(Some(ByteLevel::default()));
-        let added = (0u32..).zip(&self.tokens).filter(|(id, text)| self.is_added(*id) && !text.is_empty());
-        let added: Vec<AddedToken> =
-            added.map(|(id, text)| AddedToken::from(text.as_str(), self.is_special(id)).normalized(false)).collect();
-        pipeline.add_tokens(added).map_err(broken)?;
-        let tokens = self.tokens.iter().zip(0u32..).map(|(text, id)| {
-            (id, Token { text: text.clone(), added: self.is_added(id), special: self.is_special(id) })
-        });
-        Ok(BuiltVocabulary { tokens: tokens.collect(), pipeline, leading })
-    }
-
     fn check(&self) -> Result<(), TextError> {
-        let (tokens, types) = (self.tokens.len(), self.token_types.len());
+        let tokens = self.tokens.len();
         if tokens == 0 || u32::try_from(tokens).is_err() {
             return Err(broken(format!("tokens has {tokens} entries")));
         }
-        if types != 0 && types != tokens {
-            return Err(broken(format!("token_type has {types} entries, tokens has {tokens}")));
+        for (field, length) in [("token_type", self.token_types.len()), ("scores", self.scores.len())] {
+            if length != 0 && length != tokens {
+                return Err(broken(format!("{field} has {length} entries, tokens has {tokens}")));
+            }
         }
-        for (field, id) in [("bos_token_id", self.bos), ("eos_token_id", self.eos)] {
+        for (field, id) in self.special.named() {
             if let Some(id) = id.filter(|id| *id as usize >= tokens) {
                 return Err(broken(format!("{field} is {id}, tokens has {tokens} entries")));
             }
@@ -144,21 +151,15 @@ impl GgufVocabulary {
         Ok(())
     }
 
-    /// The merges as pairs of tokens, each known to make a token.
-    fn split_merges(&self) -> Result<Vec<(String, String)>, TextError> {
-        let known: HashSet<&str> = self.tokens.iter().map(String::as_str).collect();
-        let pair = |(rank, merge): (usize, &String)| {
-            // A token may itself begin with a space, never be empty.
-            let space = merge.char_indices().skip(1).find(|(_, character)| *character == ' ');
-            let (left, right) = space.map(|(at, _)| (&merge[..at], &merge[at + 1..])).unwrap_or_default();
-            let whole = format!("{left}{right}");
-            if [left, right, &whole].iter().all(|token| known.contains(token)) && !right.is_empty() {
-                Ok((left.to_owned(), right.to_owned()))
-            } else {
-                Err(broken(format!("merge {rank} ({merge:?}) does not name two tokens that make a third")))
-            }
+    /// What stands in front of and behind a text.
+    fn surroundings(&self, adds_bos: bool) -> Result<(Vec<u32>, Vec<u32>), TextError> {
+        let one = |field: &str, add: bool, id: Option<u32>| match (add, id) {
+            (false, _) => Ok(Vec::new()),
+            (true, Some(id)) => Ok(vec![id]),
+            (true, None) => Err(broken(format!("add_{field}_token is true, but there is no {field}_token_id"))),
         };
-        self.merges.iter().enumerate().map(pair).collect()
+        let leading = one("bos", self.add_bos.unwrap_or(adds_bos), self.special.bos)?;
+        Ok((leading, one("eos", self.add_eos.unwrap_or(false), self.special.eos)?))
     }
 
     fn token_type(&self, id: u32) -> Option<i32> {
@@ -168,44 +169,32 @@ impl GgufVocabulary {
     fn is_special(&self, id: u32) -> bool {
         match self.token_type(id) {
             Some(kind) => kind == token_type::CONTROL || kind == token_type::UNKNOWN,
-            None => [self.bos, self.eos].contains(&Some(id)),
+            None => self.special.named().iter().any(|(_, special)| *special == Some(id)),
         }
     }
 
     fn is_added(&self, id: u32) -> bool {
         self.is_special(id) || self.token_type(id) == Some(token_type::USER_DEFINED)
     }
+
+    /// The tokens as the table wants them, and those that are recognised in a text before it is cut.
+    fn tokens(&self) -> (Vec<(u32, Token)>, Vec<AddedToken>) {
+        let token = |(id, text): (u32, &String)| {
+            (id, Token { text: text.clone(), added: self.is_added(id), special: self.is_special(id) })
+        };
+        let tokens: Vec<(u32, Token)> = (0u32..).zip(&self.tokens).map(token).collect();
+        let added = added_tokens(&tokens);
+        (tokens, added)
+    }
 }
 
-fn word_rule(pre: &str) -> Result<WordRule, TextError> {
-    let bytes = || PreTokenizerWrapper::from(ByteLevel::new(false, true, false));
-    let (steps, is_llama3) = match pre {
-        "smollm" => (vec![Digits::new(true).into(), pattern(GPT2_WORDS)?], false),
-        "gpt-2" | "gpt2" => (vec![pattern(GPT2_WORDS)?], false),
-        "llama-bpe" | "llama3" | "llama-v3" => (vec![pattern(LLAMA3_WORDS)?], true),
-        // What llama.cpp does for files that do not say: not exactly any known model's rule.
-        "default" => {
-            let steps = [r"[\p{P}\$\+<=>\^~\|]+", GPT2_WORDS, r"\p{N}+", "[0-9][0-9][0-9]"];
-            (steps.into_iter().map(pattern).collect::<Result<_, _>>()?, false)
-        }
-        _ => {
-            return Err(TextError::UnsupportedVocabulary {
-                field: "tokenizer.ggml.pre",
-                value: pre.to_owned(),
-                supported: "smollm, llama-bpe, gpt-2, default",
-            });
-        }
-    };
-    let steps = steps.into_iter().chain([bytes()]).collect();
-    Ok(WordRule { pre_tokenizer: Sequence::new(steps).into(), ignore_merges: is_llama3, adds_bos: is_llama3 })
+/// The tokens that are recognised in a text before it is cut.
+pub(super) fn added_tokens(tokens: &[(u32, Token)]) -> Vec<AddedToken> {
+    let added = tokens.iter().map(|(_, token)| token).filter(|token| token.added && !token.text.is_empty());
+    added.map(|token| AddedToken::from(token.text.as_str(), token.special).normalized(false)).collect()
 }
 
-fn pattern(regex: &str) -> Result<PreTokenizerWrapper, TextError> {
-    let pattern = SplitPattern::Regex(regex.to_owned());
-    Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map(Into::into).map_err(TextError::tokenizer)
-}
-
-fn broken(message: impl std::fmt::Display) -> TextError {
+pub(super) fn broken(message: impl std::fmt::Display) -> TextError {
     TextError::Vocabulary { message: message.to_string() }
 }
 
@@ -233,9 +222,8 @@ pub(super) mod tests {
             tokens,
             token_types,
             merges: merges.iter().map(|merge| (*merge).to_owned()).collect(),
-            bos: Some(0),
-            eos: Some(1),
-            add_bos: None,
+            special: SpecialIds { bos: Some(0), eos: Some(1), ..SpecialIds::default() },
+            ..GgufVocabulary::default()
         }
     }
 
@@ -275,12 +263,12 @@ pub(super) mod tests {
     fn broken_vocabularies_name_the_fault() {
         type Spoil = fn(&mut GgufVocabulary);
         let faults: [(&str, Spoil); 8] = [
-            ("\"bert\" is not supported", |v| v.model = "bert".to_owned()),
+            ("\"t5\" is not supported", |v| v.model = "t5".to_owned()),
             ("\"tekken\" is not supported", |v| v.pre = "tekken".to_owned()),
             ("token_type has 1 entries", |v| v.token_types.truncate(1)),
             ("tokens has 0 entries", |v| v.tokens.clear()),
-            ("eos_token_id is 9999", |v| v.eos = Some(9999)),
-            ("no bos_token_id", |v| (v.add_bos, v.bos) = (Some(true), None)),
+            ("eos_token_id is 9999", |v| v.special.eos = Some(9999)),
+            ("no bos_token_id", |v| (v.add_bos, v.special.bos) = (Some(true), None)),
             ("merge 8 (\"he\")", |v| v.merges.push("he".to_owned())),
             // The library would copy past its buffer here.
             ("merge 8 (\"[tool] [tool]\")", |v| v.merges.push("[tool] [tool]".to_owned())),
@@ -314,7 +302,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_kind_encodes_long_runs() {
-        for pre in ["smollm", "llama-bpe", "gpt-2", "default"] {
+        for pre in ["smollm", "llama-bpe", "gpt-2", "dbrx", "default"] {
             ["a", " ", "\n", "é", "1", "!"].into_iter().for_each(|character| there_and_back(pre, character, 30_000));
         }
     }

@@ -5,15 +5,20 @@
 mod chat_template;
 mod detokenizer;
 mod error;
+mod folder;
 mod gguf_vocabulary;
+mod pipeline;
 mod python_format;
+mod ranked_merges;
+mod sentence_piece_file;
+mod tiktoken_file;
 mod token_table;
 mod tokenizer;
 
 pub use chat_template::{ChatTemplate, Clock, Conversation, TemplateTokens};
 pub use detokenizer::{Detokenizer, DetokenizerOptions};
 pub use error::TextError;
-pub use gguf_vocabulary::GgufVocabulary;
+pub use gguf_vocabulary::{GgufVocabulary, SpecialIds};
 pub use tokenizer::{MAX_TEXT_BYTES, SpecialTokens, Tokenizer};
 
 /// Everything a model knows about text.

@@ -6,6 +6,9 @@ use std::collections::HashMap;
 
 use super::TextError;
 
+/// The highest token id: a hundred times the largest vocabulary there is, and a bound on the memory a file can ask for.
+const HIGHEST_ID: u32 = 1 << 26;
+
 /// How a vocabulary writes the bytes of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TokenSpelling {
@@ -87,10 +90,18 @@ pub(super) struct TokenTable {
 
 impl TokenTable {
     /// Spells out every token once.
-    pub fn new(tokens: impl IntoIterator<Item = (u32, Token)>, spelling: &TokenSpelling) -> Self {
+    ///
+    /// # Errors
+    /// A token whose id is above [`HIGHEST_ID`], by name.
+    pub fn new(tokens: impl IntoIterator<Item = (u32, Token)>, spelling: &TokenSpelling) -> Result<Self, TextError> {
         let byte_of = byte_alphabet();
         let mut entries = Vec::new();
         for (id, token) in tokens {
+            if id > HIGHEST_ID {
+                let message =
+                    format!("token {:?} has the id {id}, the highest there may be is {HIGHEST_ID}", token.text);
+                return Err(TextError::Tokenizer { message });
+            }
             let index = id as usize;
             if index >= entries.len() {
                 entries.resize_with(index + 1, || None);
@@ -103,7 +114,7 @@ impl TokenTable {
             let entry = Entry { text: token.text.into(), bytes: bytes.into(), special: token.special };
             entries[index] = Some(entry);
         }
-        Self { entries }
+        Ok(Self { entries })
     }
 
     fn entry(&self, id: u32) -> Option<&Entry> {
@@ -146,7 +157,7 @@ fn spell(text: &str, spelling: &TokenSpelling, byte_of: &HashMap<char, u8>) -> V
 }
 
 /// The byte of `<0xNN>`.
-fn byte_token(text: &str) -> Option<u8> {
+pub(super) fn byte_token(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         u8::from_str_radix(digits, 16).ok()
@@ -194,6 +205,14 @@ mod tests {
         ] {
             assert_eq!(spell(text, spelling, &alphabet), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn an_absurd_id_is_refused_by_name() {
+        let token = || Token { text: "far".to_owned(), added: false, special: false };
+        let error = TokenTable::new([(u32::MAX, token())], &TokenSpelling::ByteLevel).unwrap_err().to_string();
+        assert!(error.contains("\"far\" has the id 4294967295") && error.contains("67108864"), "{error}");
+        assert_eq!(TokenTable::new([(9, token())], &TokenSpelling::ByteLevel).unwrap().len(), 10);
     }
 
     #[test]

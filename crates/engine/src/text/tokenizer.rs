@@ -7,8 +7,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
+use tokenizers::AddedVocabulary;
 
+use super::pipeline::{Pipeline, TokenizerParts};
 use super::token_table::{Decoding, Token, TokenTable};
 use super::{GgufVocabulary, TextError};
 
@@ -33,7 +34,7 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 struct Shared {
-    pipeline: tokenizers::Tokenizer,
+    pipeline: Pipeline,
     /// The added tokens with the special ones switched off, for text nobody may steer the model with.
     plain: AddedVocabulary,
     table: TokenTable,
@@ -71,9 +72,9 @@ impl Tokenizer {
             let marked = added.get(&id);
             (id, Token { text, added: marked.is_some(), special: marked.is_some_and(|token| token.special) })
         });
-        let table = TokenTable::new(tokens, &decoding.spelling);
+        let tokens = tokens.collect();
         let (leading, trailing) = surrounding_tokens(&pipeline)?;
-        Ok(Self::assemble(pipeline, table, decoding.strip_first_space).surrounded_by(leading, trailing))
+        Self::assemble(TokenizerParts { pipeline: Pipeline::library(pipeline), tokens, decoding, leading, trailing })
     }
 
     /// Builds the tokenizer described by a GGUF file's metadata.
@@ -82,17 +83,19 @@ impl Tokenizer {
     /// [`TextError::UnsupportedVocabulary`] for a kind of vocabulary not supported, [`TextError::Vocabulary`] for a
     /// broken one.
     pub fn from_vocabulary(vocabulary: GgufVocabulary) -> Result<Self, TextError> {
-        let built = vocabulary.build()?;
-        let table = TokenTable::new(built.tokens, &Decoding::BYTE_LEVEL.spelling);
-        Ok(Self::assemble(built.pipeline, table, false).surrounded_by(built.leading, Vec::new()))
+        Self::assemble(vocabulary.build()?)
     }
 
-    fn assemble(pipeline: tokenizers::Tokenizer, table: TokenTable, strips_first_space: bool) -> Shared {
-        let mut plain = pipeline.get_added_vocabulary().clone();
+    pub(super) fn assemble(parts: TokenizerParts) -> Result<Self, TextError> {
+        let mut plain = parts.pipeline.added().clone();
         plain.set_encode_special_tokens(true);
+        let table = TokenTable::new(parts.tokens, &parts.decoding.spelling)?;
         let lengths = (0..table.len() as u32).filter_map(|id| table.bytes(id)).map(<[u8]>::len);
         let longest_token = lengths.max().unwrap_or_default().max(1);
-        Shared { pipeline, plain, table, longest_token, strips_first_space, leading: Vec::new(), trailing: Vec::new() }
+        let TokenizerParts { pipeline, decoding, leading, trailing, .. } = parts;
+        let strips_first_space = decoding.strip_first_space;
+        let shared = Shared { pipeline, plain, table, longest_token, strips_first_space, leading, trailing };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Token ids of a text. Special tokens written in the text (`<|im_start|>`) become those tokens, which rendered
@@ -102,7 +105,7 @@ impl Tokenizer {
     /// [`TextError::TextTooLong`] over [`MAX_TEXT_BYTES`]; [`TextError::Tokenizer`] when the vocabulary cannot spell
     /// the text.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TextError> {
-        self.shared.encode(text, special, self.shared.pipeline.get_added_vocabulary())
+        self.shared.encode(text, special, self.shared.pipeline.added())
     }
 
     /// Like [`Tokenizer::encode`], but special tokens written in the text stay text: for words of a user that must
@@ -148,7 +151,7 @@ impl Tokenizer {
     /// The id of a token written as the vocabulary writes it.
     #[must_use]
     pub fn id_of(&self, text: &str) -> Option<u32> {
-        self.shared.pipeline.token_to_id(text)
+        self.shared.pipeline.id_of(text)
     }
 
     /// Bytes of the longest token, at least 1.
@@ -171,32 +174,16 @@ impl Tokenizer {
 }
 
 impl Shared {
-    fn surrounded_by(mut self, leading: Vec<u32>, trailing: Vec<u32>) -> Tokenizer {
-        self.leading = leading;
-        self.trailing = trailing;
-        Tokenizer { shared: Arc::new(self) }
-    }
-
     fn encode(&self, text: &str, special: SpecialTokens, added: &AddedVocabulary) -> Result<Vec<u32>, TextError> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(TextError::TextTooLong { bytes: text.len(), limit: MAX_TEXT_BYTES });
         }
-        let ids = split(&self.pipeline, text, added).map_err(TextError::tokenizer)?;
+        let ids = self.pipeline.cut(text, added).map_err(TextError::tokenizer)?;
         Ok(match special {
             SpecialTokens::Omit => ids,
             SpecialTokens::Add => [&self.leading, &*ids, &self.trailing].concat(),
         })
     }
-}
-
-/// The library's own steps before its post-processing, with the added tokens to recognise given.
-fn split(pipeline: &tokenizers::Tokenizer, text: &str, added: &AddedVocabulary) -> tokenizers::Result<Vec<u32>> {
-    let mut pieces = added.extract_and_normalize(pipeline.get_normalizer(), text);
-    if let Some(pre_tokenizer) = pipeline.get_pre_tokenizer() {
-        pre_tokenizer.pre_tokenize(&mut pieces)?;
-    }
-    pieces.tokenize(|piece| pipeline.get_model().tokenize(piece.get()))?;
-    Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
 }
 
 /// What the post-processor puts in front of and behind a single text.
