@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use hearth::endpoints::Endpoint;
@@ -28,6 +29,9 @@ pub(super) struct Arguments {
     /// Port to listen on; 0 takes any free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Seconds that answers get to come to their end after SIGINT or SIGTERM
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    drain_timeout: u64,
     #[command(flatten)]
     load: LoadArguments,
 }
@@ -56,7 +60,7 @@ async fn listen(arguments: &Arguments) -> Result<()> {
         TcpListener::bind(config.address).await.with_context(|| format!("cannot listen on {}", config.address))?;
     say(format_args!("listening on http://{}", listener.local_addr()?));
     let loading = load_all(&app, models, arguments);
-    let serving = serve(listener, app.clone(), stopped()?);
+    let serving = serve(listener, app.clone(), stopped(Duration::from_secs(arguments.drain_timeout))?);
     tokio::pin!(loading, serving);
     tokio::select! {
         served = &mut serving => return Ok(served?),
@@ -94,16 +98,23 @@ fn named(argument: &str) -> (String, String) {
     (last.strip_suffix(".gguf").unwrap_or(last).to_owned(), argument.to_owned())
 }
 
-/// Done on the first SIGINT or SIGTERM; a second one ends the program at once.
-fn stopped() -> Result<impl Future<Output = ()> + Send + 'static> {
+/// Done on the first SIGINT or SIGTERM. A second one ends the program at once, and so does `drain` when it is over:
+/// a caller who sends half a request and falls silent holds up the end no longer.
+fn stopped(drain: Duration) -> Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         say(format_args!("stopping: answers that have begun come to their end; a second signal stops at once"));
         tokio::spawn(async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            std::process::exit(130);
+            tokio::select! {
+                _ = terminate.recv() => std::process::exit(130),
+                _ = interrupt.recv() => std::process::exit(130),
+                () = tokio::time::sleep(drain) => {
+                    say(format_args!("stopped after {} seconds, with connections still open", drain.as_secs()));
+                    std::process::exit(0);
+                }
+            }
         });
     })
 }
