@@ -47,7 +47,10 @@ fn table_line(card: &Card, state: &CacheState) -> String {
         (None, CacheState::Damaged(_)) => "damaged".to_owned(),
         (None, _) => "-".to_owned(),
     };
-    let parameters = format!("{:.0}M", card.parameters as f64 / 1e6);
+    let parameters = match card.parameters as f64 {
+        many if many >= 1e9 => format!("{:.1}B", many / 1e9),
+        few => format!("{:.0}M", few / 1e6),
+    };
     let Card { name, task, context_length, licence, .. } = card;
     let task = task.to_string();
     format!("{name:<28} {task:<10} {parameters:>10} {context_length:>8}  {on_disk:<10}  {licence}\n")
