@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{LayerSource, Linear};
+use super::{LayerSource, Linear, RowLayer};
 use crate::error::Error;
 use crate::ops::Backend;
 
@@ -27,12 +27,10 @@ impl GatedMlp {
             down: Linear::load(&source.at("down_proj"), inner, width, bias)?,
         })
     }
+}
 
-    /// `[tokens, width]` to `[tokens, width]`.
-    ///
-    /// # Errors
-    /// When `x` has another width.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+impl RowLayer for GatedMlp {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         let gated = self.backend.silu_mul(&self.gate.forward(x)?, &self.up.forward(x)?)?; // [tokens, inner]
         self.down.forward(&gated)
     }

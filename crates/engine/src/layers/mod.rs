@@ -16,8 +16,20 @@ pub use moe::{ExpertMatrices, MixtureConfig, MixtureOfExperts, stacked_matrices}
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{RopeParameters, RopeType};
 
+use candle_core::Tensor;
+
+use crate::error::Error;
 use crate::ops::Backend;
 use crate::weights::Weights;
+
+/// A layer that maps each token's row by itself: `[tokens, width]` to `[tokens, width]`.
+pub trait RowLayer: Send + Sync {
+    /// Maps every row of `x`.
+    ///
+    /// # Errors
+    /// When `x` has another width than the layer.
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error>;
+}
 
 /// Where a layer loads from: a checkpoint, a place in it, and the backend to load to.
 #[derive(Clone)]

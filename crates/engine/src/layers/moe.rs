@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::{LayerSource, Linear};
+use super::{LayerSource, Linear, RowLayer};
 use crate::error::Error;
 use crate::ops::{Backend, Expert, Matrix, Orientation, Selection};
 
@@ -42,12 +42,10 @@ impl MixtureOfExperts {
             selection: config.selection,
         })
     }
+}
 
-    /// `[tokens, width]` to `[tokens, width]`.
-    ///
-    /// # Errors
-    /// When `x` has another width.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+impl RowLayer for MixtureOfExperts {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         let routing = self.backend.route(&self.router.forward(x)?, self.selection)?;
         self.backend.mix_experts(x, &routing, &self.experts)
     }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::LayerSource;
+use super::{LayerSource, RowLayer};
 use crate::error::Error;
 use crate::ops::{Backend, LayerNormWeights};
 
@@ -22,12 +22,10 @@ impl RmsNorm {
         let weight = source.weights.vector(&source.name("weight"), width)?;
         Ok(Self { backend: source.backend.clone(), weight, epsilon })
     }
+}
 
-    /// Normalises each row of `[m, width]`.
-    ///
-    /// # Errors
-    /// When `x` has another width.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+impl RowLayer for RmsNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         self.backend.rms_norm(x, &self.weight, self.epsilon)
     }
 }
@@ -63,12 +61,10 @@ impl LayerNorm {
         let weight = source.weights.vector(&source.name("weight"), width)?;
         Ok(Self { backend: source.backend.clone(), affine: LayerNormWeights { weight, bias: None }, epsilon })
     }
+}
 
-    /// Normalises each row of `[m, width]`.
-    ///
-    /// # Errors
-    /// When `x` has another width.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+impl RowLayer for LayerNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         self.backend.layer_norm(x, &self.affine, self.epsilon)
     }
 }

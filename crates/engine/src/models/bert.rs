@@ -7,7 +7,7 @@ use super::config::{Config, divides};
 use super::{Architecture, EncoderModel, EncoderShape, Model};
 use crate::checkpoint::{Checkpoint, Pooling, SentenceConfig};
 use crate::error::Error;
-use crate::layers::{Embedding, LayerNorm, LayerSource, Linear};
+use crate::layers::{Embedding, LayerNorm, LayerSource, Linear, RowLayer};
 use crate::ops::{AttentionShape, Backend, PackedTexts};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {

@@ -1,24 +1,23 @@
 //! DBRX: fused and clipped attention, layer normalisation without a shift, and a mixture of many small experts.
 //! (Databricks 2024)
 
-use candle_core::Tensor;
 use serde_json::Value;
 
 use super::config::{Config, divides};
-use super::{Architecture, DecoderModel, DecoderShape, Model, logits};
+use super::decoder::{Block, Decoder};
+use super::{Architecture, DecoderShape, Model};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
-use crate::kv::KvStore;
 use crate::layers::{
     Attention, AttentionConfig, Embedding, ExpertMatrices, LayerNorm, LayerSource, Linear, MixtureConfig,
     MixtureOfExperts, RopeParameters, stacked_matrices,
 };
-use crate::ops::{Backend, Expert, ForwardBatch, Orientation, RotaryTable, Selection};
+use crate::ops::{Backend, Expert, Orientation, RotaryTable, Selection};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "dbrx",
     classes: &["DbrxForCausalLM"],
-    load: |checkpoint, backend| Ok(Model::Decoder(Box::new(Dbrx::load(checkpoint, backend)?))),
+    load: |checkpoint, backend| Ok(Model::Decoder(Box::new(load(checkpoint, backend)?))),
 };
 
 /// The epsilon of every norm; no published `config.json` names it.
@@ -106,69 +105,39 @@ fn load_experts(source: &LayerSource<'_>, config: &MixtureConfig) -> Result<Vec<
     .into_experts())
 }
 
-struct Block {
-    attention_norm: LayerNorm,
-    attention: Attention,
-    mixture_norm: LayerNorm,
-    mixture: MixtureOfExperts,
+type DbrxBlock = Block<LayerNorm, MixtureOfExperts>;
+type Dbrx = Decoder<LayerNorm, MixtureOfExperts>;
+
+fn load_block(
+    source: &LayerSource<'_>,
+    layer: usize,
+    config: &DbrxConfig,
+    rotary: RotaryTable,
+) -> Result<DbrxBlock, Error> {
+    let (around, width) = (source.at("norm_attn_norm"), config.attention.width);
+    let experts = load_experts(&source.at("ffn.experts.mlp"), &config.mixture)?;
+    Ok(Block {
+        attention_norm: LayerNorm::load_without_bias(&around.at("norm_1"), width, config.epsilon)?,
+        attention: Attention::load_fused(&around.at("attn"), layer, &config.attention, rotary)?,
+        feed_forward_norm: LayerNorm::load_without_bias(&around.at("norm_2"), width, config.epsilon)?,
+        feed_forward: MixtureOfExperts::load(&source.at("ffn.router.layer"), experts, &config.mixture)?,
+    })
 }
 
-impl Block {
-    fn load(source: &LayerSource<'_>, layer: usize, config: &DbrxConfig, rotary: RotaryTable) -> Result<Self, Error> {
-        let (around, width) = (source.at("norm_attn_norm"), config.attention.width);
-        let experts = load_experts(&source.at("ffn.experts.mlp"), &config.mixture)?;
-        Ok(Self {
-            attention_norm: LayerNorm::load_without_bias(&around.at("norm_1"), width, config.epsilon)?,
-            attention: Attention::load_fused(&around.at("attn"), layer, &config.attention, rotary)?,
-            mixture_norm: LayerNorm::load_without_bias(&around.at("norm_2"), width, config.epsilon)?,
-            mixture: MixtureOfExperts::load(&source.at("ffn.router.layer"), experts, &config.mixture)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, batch: &ForwardBatch, kv: &mut KvStore) -> Result<Tensor, Error> {
-        let x = (x + self.attention.forward(&self.attention_norm.forward(x)?, batch, kv)?)?;
-        Ok((&x + self.mixture.forward(&self.mixture_norm.forward(&x)?)?)?) // [tokens, width]
-    }
-}
-
-struct Dbrx {
-    embedding: Embedding,
-    blocks: Vec<Block>,
-    norm: LayerNorm,
-    head: Linear,
-    shape: DecoderShape,
-}
-
-impl Dbrx {
-    fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Self, Error> {
-        let config = DbrxConfig::read(checkpoint)?;
-        let (root, width) = (LayerSource::new(&checkpoint.weights, backend), config.attention.width);
-        let model = root.at("transformer");
-        let frequencies = config.rope.inverse_frequencies(config.attention.head_dim);
-        let rotary = RotaryTable::new(&frequencies, config.context_length, checkpoint.rotary)?;
-        let blocks = (0..config.layers)
-            .map(|layer| Block::load(&model.at("blocks").at(layer), layer, &config, rotary.clone()))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            embedding: Embedding::load(&model.at("wte"), config.vocab_size, width)?,
-            blocks,
-            norm: LayerNorm::load_without_bias(&model.at("norm_f"), width, config.epsilon)?,
-            head: Linear::load(&root.at("lm_head"), width, config.vocab_size, false)?,
-            shape: config.shape(),
-        })
-    }
-}
-
-impl DecoderModel for Dbrx {
-    fn shape(&self) -> DecoderShape {
-        self.shape
-    }
-
-    fn forward(&self, batch: &ForwardBatch, kv: &mut KvStore) -> Result<Tensor, Error> {
-        let mut x = self.embedding.forward(&batch.tokens)?; // [tokens, width]
-        for block in &self.blocks {
-            x = block.forward(&x, batch, kv)?;
-        }
-        logits(&x, batch, &self.shape, |x| self.head.forward(&self.norm.forward(x)?))
-    }
+fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Dbrx, Error> {
+    let config = DbrxConfig::read(checkpoint)?;
+    let (root, width) = (LayerSource::new(&checkpoint.weights, backend), config.attention.width);
+    let model = root.at("transformer");
+    let frequencies = config.rope.inverse_frequencies(config.attention.head_dim);
+    let rotary = RotaryTable::new(&frequencies, config.context_length, checkpoint.rotary)?;
+    let blocks = (0..config.layers)
+        .map(|layer| load_block(&model.at("blocks").at(layer), layer, &config, rotary.clone()))
+        .collect::<Result<_, _>>()?;
+    Ok(Decoder {
+        embedding: Embedding::load(&model.at("wte"), config.vocab_size, width)?,
+        blocks,
+        norm: LayerNorm::load_without_bias(&model.at("norm_f"), width, config.epsilon)?,
+        head: Linear::load(&root.at("lm_head"), width, config.vocab_size, false)?,
+        shape: config.shape(),
+    })
 }

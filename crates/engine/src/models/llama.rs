@@ -1,20 +1,18 @@
 //! Llama: pre-normalised blocks of grouped-query attention and a gated feed-forward network. (Touvron et al. 2023,
 //! Grattafiori et al. 2024)
 
-use candle_core::Tensor;
-
 use super::config::{Config, divides};
-use super::{Architecture, DecoderModel, DecoderShape, Model, logits};
+use super::decoder::{Block, Decoder};
+use super::{Architecture, DecoderShape, Model};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
-use crate::kv::KvStore;
 use crate::layers::{Attention, AttentionConfig, Embedding, GatedMlp, LayerSource, Linear, RmsNorm, RopeParameters};
-use crate::ops::{Backend, ForwardBatch, RotaryTable};
+use crate::ops::{Backend, RotaryTable};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "llama",
     classes: &["LlamaForCausalLM"],
-    load: |checkpoint, backend| Ok(Model::Decoder(Box::new(Llama::load(checkpoint, backend)?))),
+    load: |checkpoint, backend| Ok(Model::Decoder(Box::new(load(checkpoint, backend)?))),
 };
 
 /// The fields of `config.json` that a Llama reads, and the models that are a Llama in all but a part.
@@ -84,72 +82,42 @@ impl LlamaConfig {
     }
 }
 
-struct Block {
-    input_norm: RmsNorm,
-    attention: Attention,
-    post_norm: RmsNorm,
-    mlp: GatedMlp,
+type LlamaBlock = Block<RmsNorm, GatedMlp>;
+type Llama = Decoder<RmsNorm, GatedMlp>;
+
+fn load_block(
+    source: &LayerSource<'_>,
+    layer: usize,
+    config: &LlamaConfig,
+    rotary: RotaryTable,
+) -> Result<LlamaBlock, Error> {
+    let width = config.attention.width;
+    Ok(Block {
+        attention_norm: RmsNorm::load(&source.at("input_layernorm"), width, config.epsilon)?,
+        attention: Attention::load(&source.at("self_attn"), layer, &config.attention, rotary)?,
+        feed_forward_norm: RmsNorm::load(&source.at("post_attention_layernorm"), width, config.epsilon)?,
+        feed_forward: GatedMlp::load(&source.at("mlp"), width, config.inner, config.mlp_bias)?,
+    })
 }
 
-impl Block {
-    fn load(source: &LayerSource<'_>, layer: usize, config: &LlamaConfig, rotary: RotaryTable) -> Result<Self, Error> {
-        let width = config.attention.width;
-        Ok(Self {
-            input_norm: RmsNorm::load(&source.at("input_layernorm"), width, config.epsilon)?,
-            attention: Attention::load(&source.at("self_attn"), layer, &config.attention, rotary)?,
-            post_norm: RmsNorm::load(&source.at("post_attention_layernorm"), width, config.epsilon)?,
-            mlp: GatedMlp::load(&source.at("mlp"), width, config.inner, config.mlp_bias)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, batch: &ForwardBatch, kv: &mut KvStore) -> Result<Tensor, Error> {
-        let x = (x + self.attention.forward(&self.input_norm.forward(x)?, batch, kv)?)?;
-        Ok((&x + self.mlp.forward(&self.post_norm.forward(&x)?)?)?) // [tokens, width]
-    }
-}
-
-struct Llama {
-    embedding: Embedding,
-    blocks: Vec<Block>,
-    norm: RmsNorm,
-    head: Linear,
-    shape: DecoderShape,
-}
-
-impl Llama {
-    fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Self, Error> {
-        let config = LlamaConfig::read(checkpoint)?;
-        let (root, width) = (LayerSource::new(&checkpoint.weights, backend), config.attention.width);
-        let model = root.at("model");
-        let rotary = config.rotary(checkpoint)?;
-        let embedding = Embedding::load(&model.at("embed_tokens"), config.vocab_size, width)?;
-        let blocks = (0..config.layers)
-            .map(|layer| Block::load(&model.at("layers").at(layer), layer, &config, rotary.clone()))
-            .collect::<Result<_, _>>()?;
-        let head = match config.tied {
-            true => Linear::from_matrix(embedding.matrix()),
-            false => Linear::load(&root.at("lm_head"), width, config.vocab_size, false)?,
-        };
-        Ok(Self {
-            embedding,
-            blocks,
-            norm: RmsNorm::load(&model.at("norm"), width, config.epsilon)?,
-            head,
-            shape: config.shape(),
-        })
-    }
-}
-
-impl DecoderModel for Llama {
-    fn shape(&self) -> DecoderShape {
-        self.shape
-    }
-
-    fn forward(&self, batch: &ForwardBatch, kv: &mut KvStore) -> Result<Tensor, Error> {
-        let mut x = self.embedding.forward(&batch.tokens)?; // [tokens, width]
-        for block in &self.blocks {
-            x = block.forward(&x, batch, kv)?;
-        }
-        logits(&x, batch, &self.shape, |x| self.head.forward(&self.norm.forward(x)?))
-    }
+fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Llama, Error> {
+    let config = LlamaConfig::read(checkpoint)?;
+    let (root, width) = (LayerSource::new(&checkpoint.weights, backend), config.attention.width);
+    let model = root.at("model");
+    let rotary = config.rotary(checkpoint)?;
+    let embedding = Embedding::load(&model.at("embed_tokens"), config.vocab_size, width)?;
+    let blocks = (0..config.layers)
+        .map(|layer| load_block(&model.at("layers").at(layer), layer, &config, rotary.clone()))
+        .collect::<Result<_, _>>()?;
+    let head = match config.tied {
+        true => Linear::from_matrix(embedding.matrix()),
+        false => Linear::load(&root.at("lm_head"), width, config.vocab_size, false)?,
+    };
+    Ok(Decoder {
+        embedding,
+        blocks,
+        norm: RmsNorm::load(&model.at("norm"), width, config.epsilon)?,
+        head,
+        shape: config.shape(),
+    })
 }

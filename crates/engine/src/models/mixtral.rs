@@ -1,23 +1,21 @@
 //! Mixtral: a Llama whose feed-forward network is a mixture of experts. (Jiang et al. 2024)
 
-use candle_core::Tensor;
-
 use super::config::Config;
+use super::decoder::{Block, Decoder};
 use super::llama::LlamaConfig;
-use super::{Architecture, DecoderModel, DecoderShape, Model, logits};
+use super::{Architecture, Model};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
-use crate::kv::KvStore;
 use crate::layers::{
     Attention, Embedding, ExpertMatrices, LayerSource, Linear, MixtureConfig, MixtureOfExperts, RmsNorm,
     stacked_matrices,
 };
-use crate::ops::{Backend, Expert, ForwardBatch, Matrix, Orientation, RotaryTable, Selection};
+use crate::ops::{Backend, Expert, Matrix, Orientation, RotaryTable, Selection};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "mixtral",
     classes: &["MixtralForCausalLM"],
-    load: |checkpoint, backend| Ok(Model::Decoder(Box::new(Mixtral::load(checkpoint, backend)?))),
+    load: |checkpoint, backend| Ok(Model::Decoder(Box::new(load(checkpoint, backend)?))),
 };
 
 /// The fields of `config.json` that a Mixtral reads.
@@ -86,73 +84,38 @@ fn router<'a>(layer: &LayerSource<'a>) -> LayerSource<'a> {
     }
 }
 
-struct Block {
-    input_norm: RmsNorm,
-    attention: Attention,
-    post_norm: RmsNorm,
-    mixture: MixtureOfExperts,
+type MixtralBlock = Block<RmsNorm, MixtureOfExperts>;
+type Mixtral = Decoder<RmsNorm, MixtureOfExperts>;
+
+fn load_block(
+    source: &LayerSource<'_>,
+    layer: usize,
+    config: &MixtralConfig,
+    rotary: RotaryTable,
+) -> Result<MixtralBlock, Error> {
+    let (attention, epsilon) = (&config.llama.attention, config.llama.epsilon);
+    let experts = load_experts(source, &config.mixture)?;
+    Ok(Block {
+        attention_norm: RmsNorm::load(&source.at("input_layernorm"), attention.width, epsilon)?,
+        attention: Attention::load(&source.at("self_attn"), layer, attention, rotary)?,
+        feed_forward_norm: RmsNorm::load(&source.at("post_attention_layernorm"), attention.width, epsilon)?,
+        feed_forward: MixtureOfExperts::load(&router(source), experts, &config.mixture)?,
+    })
 }
 
-impl Block {
-    fn load(
-        source: &LayerSource<'_>,
-        layer: usize,
-        config: &MixtralConfig,
-        rotary: RotaryTable,
-    ) -> Result<Self, Error> {
-        let (attention, epsilon) = (&config.llama.attention, config.llama.epsilon);
-        let experts = load_experts(source, &config.mixture)?;
-        Ok(Self {
-            input_norm: RmsNorm::load(&source.at("input_layernorm"), attention.width, epsilon)?,
-            attention: Attention::load(&source.at("self_attn"), layer, attention, rotary)?,
-            post_norm: RmsNorm::load(&source.at("post_attention_layernorm"), attention.width, epsilon)?,
-            mixture: MixtureOfExperts::load(&router(source), experts, &config.mixture)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, batch: &ForwardBatch, kv: &mut KvStore) -> Result<Tensor, Error> {
-        let x = (x + self.attention.forward(&self.input_norm.forward(x)?, batch, kv)?)?;
-        Ok((&x + self.mixture.forward(&self.post_norm.forward(&x)?)?)?) // [tokens, width]
-    }
-}
-
-struct Mixtral {
-    embedding: Embedding,
-    blocks: Vec<Block>,
-    norm: RmsNorm,
-    head: Linear,
-    shape: DecoderShape,
-}
-
-impl Mixtral {
-    fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Self, Error> {
-        let config = MixtralConfig::read(checkpoint)?;
-        let (root, width) = (LayerSource::new(&checkpoint.weights, backend), config.llama.attention.width);
-        let (model, vocab_size) = (root.at("model"), config.llama.vocab_size);
-        let rotary = config.llama.rotary(checkpoint)?;
-        let embedding = Embedding::load(&model.at("embed_tokens"), vocab_size, width)?;
-        let blocks = (0..config.llama.layers)
-            .map(|layer| Block::load(&model.at("layers").at(layer), layer, &config, rotary.clone()))
-            .collect::<Result<_, _>>()?;
-        let head = match config.llama.tied {
-            true => Linear::from_matrix(embedding.matrix()),
-            false => Linear::load(&root.at("lm_head"), width, vocab_size, false)?,
-        };
-        let norm = RmsNorm::load(&model.at("norm"), width, config.llama.epsilon)?;
-        Ok(Self { embedding, blocks, norm, head, shape: config.llama.shape() })
-    }
-}
-
-impl DecoderModel for Mixtral {
-    fn shape(&self) -> DecoderShape {
-        self.shape
-    }
-
-    fn forward(&self, batch: &ForwardBatch, kv: &mut KvStore) -> Result<Tensor, Error> {
-        let mut x = self.embedding.forward(&batch.tokens)?; // [tokens, width]
-        for block in &self.blocks {
-            x = block.forward(&x, batch, kv)?;
-        }
-        logits(&x, batch, &self.shape, |x| self.head.forward(&self.norm.forward(x)?))
-    }
+fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Mixtral, Error> {
+    let config = MixtralConfig::read(checkpoint)?;
+    let (root, width) = (LayerSource::new(&checkpoint.weights, backend), config.llama.attention.width);
+    let (model, vocab_size) = (root.at("model"), config.llama.vocab_size);
+    let rotary = config.llama.rotary(checkpoint)?;
+    let embedding = Embedding::load(&model.at("embed_tokens"), vocab_size, width)?;
+    let blocks = (0..config.llama.layers)
+        .map(|layer| load_block(&model.at("layers").at(layer), layer, &config, rotary.clone()))
+        .collect::<Result<_, _>>()?;
+    let head = match config.llama.tied {
+        true => Linear::from_matrix(embedding.matrix()),
+        false => Linear::load(&root.at("lm_head"), width, vocab_size, false)?,
+    };
+    let norm = RmsNorm::load(&model.at("norm"), width, config.llama.epsilon)?;
+    Ok(Decoder { embedding, blocks, norm, head, shape: config.llama.shape() })
 }

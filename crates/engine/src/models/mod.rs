@@ -4,11 +4,12 @@
 mod bert;
 mod config;
 mod dbrx;
+mod decoder;
 mod llama;
 mod mixtral;
 mod xlm_roberta;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
@@ -109,18 +110,4 @@ impl Architecture {
             supported: ARCHITECTURES.iter().flat_map(|one| one.classes).copied().collect::<Vec<_>>().join(", "),
         })
     }
-}
-
-/// What `head` makes of the rows of `x [tokens, width]` whose logits are wanted: `[logit_rows, vocab_size]`.
-fn logits(
-    x: &Tensor,
-    batch: &ForwardBatch,
-    shape: &DecoderShape,
-    head: impl FnOnce(&Tensor) -> Result<Tensor, Error>,
-) -> Result<Tensor, Error> {
-    if batch.logit_rows.is_empty() {
-        return Ok(Tensor::zeros((0, shape.vocab_size), DType::F32, x.device())?);
-    }
-    let rows = Tensor::new(&batch.logit_rows[..], x.device())?;
-    head(&x.index_select(&rows, 0)?)
 }
