@@ -17,9 +17,10 @@ use crate::metrics;
 use crate::providers::{ChatCall, Delta, TokenLogprob};
 use crate::serve::App;
 use crate::wire::JsonObject;
+use crate::wire::answer::AnswerObject;
 use crate::wire::chat::{
-    AnswerMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, ChatLogprobs, ChatRequest,
-    ChatTokenLogprob, ChatTopLogprob, Role,
+    AnswerMessage, ChatChoice, ChatChunkChoice, ChatDelta, ChatLogprobs, ChatRequest, ChatTokenLogprob, ChatTopLogprob,
+    Role,
 };
 use crate::wire::options::{FinishReason, Usage};
 
@@ -63,16 +64,10 @@ struct ChatRendering {
 }
 
 impl ChatRendering {
-    fn plain(&self, collected: Collected) -> ChatCompletion<'_> {
+    fn plain(&self, collected: Collected) -> AnswerObject<'_, ChatChoice> {
         let choices = collected.choices.into_iter().enumerate();
-        ChatCompletion {
-            id: &self.identity.id,
-            object: "chat.completion",
-            created: self.identity.created,
-            model: &self.identity.model,
-            choices: choices.map(|(index, choice)| self.plain_choice(index, choice)).collect(),
-            usage: collected.usage,
-        }
+        let choices = choices.map(|(index, choice)| self.plain_choice(index, choice)).collect();
+        self.identity.wrap("chat.completion", choices, Some(Some(collected.usage)))
     }
 
     fn plain_choice(&self, index: usize, choice: CollectedChoice) -> ChatChoice {
@@ -111,14 +106,7 @@ impl Chunks for ChatRendering {
     }
 
     fn chunk(&self, choices: Vec<ChatChunkChoice>, usage: Option<Option<Usage>>) -> serde_json::Result<String> {
-        serde_json::to_string(&ChatChunk {
-            id: &self.identity.id,
-            object: "chat.completion.chunk",
-            created: self.identity.created,
-            model: &self.identity.model,
-            choices,
-            usage,
-        })
+        serde_json::to_string(&self.identity.wrap("chat.completion.chunk", choices, usage))
     }
 }
 

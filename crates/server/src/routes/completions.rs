@@ -19,7 +19,8 @@ use crate::metrics;
 use crate::providers::{Delta, TokenLogprob};
 use crate::serve::App;
 use crate::wire::JsonObject;
-use crate::wire::completions::{Completion, CompletionChoice, CompletionLogprobs, CompletionRequest};
+use crate::wire::answer::AnswerObject;
+use crate::wire::completions::{CompletionChoice, CompletionLogprobs, CompletionRequest};
 use crate::wire::options::{FinishReason, Usage};
 
 /// `POST .../completions`.
@@ -91,7 +92,7 @@ struct CompletionRendering {
 }
 
 impl CompletionRendering {
-    fn plain(&self, collected: Collected) -> Completion<'_> {
+    fn plain(&self, collected: Collected) -> AnswerObject<'_, CompletionChoice> {
         let choices = collected.choices.into_iter().enumerate();
         let choices = choices.map(|(index, choice)| self.plain_choice(index, choice)).collect();
         self.object(choices, Some(Some(collected.usage)))
@@ -107,9 +108,12 @@ impl CompletionRendering {
         }
     }
 
-    fn object(&self, choices: Vec<CompletionChoice>, usage: Option<Option<Usage>>) -> Completion<'_> {
-        let Identity { id, created, model, .. } = &self.identity;
-        Completion { id, object: "text_completion", created: *created, model, choices, usage }
+    fn object(
+        &self,
+        choices: Vec<CompletionChoice>,
+        usage: Option<Option<Usage>>,
+    ) -> AnswerObject<'_, CompletionChoice> {
+        self.identity.wrap("text_completion", choices, usage)
     }
 }
 

@@ -8,7 +8,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::endpoints::ServedEntity;
-use crate::wire::options::{Bookkeeping, FinishReason};
+use crate::wire::answer::AnswerObject;
+use crate::wire::options::{Bookkeeping, FinishReason, Usage};
 
 const SERVED_MODEL_NAME: HeaderName = HeaderName::from_static("served-model-name");
 
@@ -25,7 +26,7 @@ pub(super) enum Spelling {
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
     pub(super) id: String,
-    pub(super) created: u64,
+    created: u64,
     pub(super) model: String,
     spelling: Spelling,
 }
@@ -36,6 +37,16 @@ impl Identity {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let id = format!("{prefix}-{}", Uuid::new_v4().simple());
         Self { id, created: now.as_secs(), model: model.to_owned(), spelling }
+    }
+
+    /// The answer, or a piece of it, with those choices.
+    pub(super) fn wrap<Choice>(
+        &self,
+        object: &'static str,
+        choices: Vec<Choice>,
+        usage: Option<Option<Usage>>,
+    ) -> AnswerObject<'_, Choice> {
+        AnswerObject { id: &self.id, object, created: self.created, model: &self.model, choices, usage }
     }
 
     /// The second spelling of a finish reason, where there is one.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields, Usage};
+use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields};
 use super::{FieldError, JsonObject, later, read};
 
 /// A chat request as it was typed; `model` was taken before, to find the endpoint.
@@ -109,23 +109,6 @@ pub struct Part {
     pub rest: JsonObject,
 }
 
-/// A whole answer.
-#[derive(Debug, Serialize)]
-pub struct ChatCompletion<'a> {
-    /// Id of the answer.
-    pub id: &'a str,
-    /// Always `chat.completion`.
-    pub object: &'static str,
-    /// Seconds since 1970.
-    pub created: u64,
-    /// Name of the endpoint.
-    pub model: &'a str,
-    /// The answers by index.
-    pub choices: Vec<ChatChoice>,
-    /// Tokens read and written.
-    pub usage: Usage,
-}
-
 /// One answer.
 #[derive(Debug, Serialize)]
 pub struct ChatChoice {
@@ -151,24 +134,6 @@ pub struct AnswerMessage {
     pub content: String,
     /// Always null: a local model's refusal is text like any other.
     pub refusal: Option<String>,
-}
-
-/// A piece of a streamed answer.
-#[derive(Debug, Serialize)]
-pub struct ChatChunk<'a> {
-    /// Id of the answer, the same in every chunk.
-    pub id: &'a str,
-    /// Always `chat.completion.chunk`.
-    pub object: &'static str,
-    /// Seconds since 1970, the same in every chunk.
-    pub created: u64,
-    /// Name of the endpoint.
-    pub model: &'a str,
-    /// One choice, or none in the chunk that only carries usage.
-    pub choices: Vec<ChatChunkChoice>,
-    /// Absent, null or the totals.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Option<Usage>>,
 }
 
 /// A piece of one answer.

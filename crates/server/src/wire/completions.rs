@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
-use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields, Usage};
+use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields};
 use super::{FieldError, JsonObject, later, read};
 
 /// A completion request as it was typed; `model` was taken before, to find the endpoint.
@@ -81,25 +81,7 @@ pub enum TextInput {
     TokenLists(Vec<Vec<u32>>),
 }
 
-/// An answer, or a piece of a streamed one: completions use the same object for both.
-#[derive(Debug, Serialize)]
-pub struct Completion<'a> {
-    /// Id of the answer.
-    pub id: &'a str,
-    /// Always `text_completion`.
-    pub object: &'static str,
-    /// Seconds since 1970.
-    pub created: u64,
-    /// Name of the endpoint.
-    pub model: &'a str,
-    /// The answers by index.
-    pub choices: Vec<CompletionChoice>,
-    /// Absent, null or the totals.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Option<Usage>>,
-}
-
-/// One answer, or a piece of one.
+/// One answer, or a piece of one: completions use the same object for both.
 #[derive(Debug, Serialize)]
 pub struct CompletionChoice {
     /// Answer j of prompt i has the index i * n + j.

@@ -3,6 +3,7 @@
 //! Owns the field names, the types and the messages about them. Knows no endpoint, no model and no status code:
 //! a request that was read here is well formed, not yet checked against bounds.
 
+pub mod answer;
 pub mod chat;
 pub mod completions;
 pub mod embeddings;
