@@ -176,11 +176,8 @@ impl Bert {
         config: &BertConfig,
         inner: &str,
     ) -> Result<Self, Error> {
-        let root = LayerSource::new(&checkpoint.weights, backend);
-        let root = match checkpoint.weights.get(&format!("{inner}.embeddings.word_embeddings.weight")) {
-            Some(_) => root.at(inner),
-            None => root,
-        };
+        let weights = checkpoint.weights.strip_prefix(&format!("{inner}."));
+        let root = LayerSource::new(&weights, backend);
         let usable = config.positions.saturating_sub(config.numbering.unused());
         if usable == 0 {
             return Err(Error::config("max_position_embeddings", format!("{} leaves no position", config.positions)));
