@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
 use hearth_engine::config::HubConfig;
 use hearth_engine::device::DeviceChoice;
@@ -15,7 +15,9 @@ use hearth_engine::hub::{CacheDirectory, CacheState, LocalModel};
 use hearth_engine::serve::{
     EncoderHandle, EngineHandle, FinishReason, GenerationEvent, GenerationRequest, LoadOptions, LoadedModel, load,
 };
+use hearth_engine::text::SpecialTokens;
 use hearth_sampler::{Sampled, SamplingParams, SamplingRequest, TokenLogprobs};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 pub use process::ServerProcess;
@@ -166,6 +168,43 @@ pub async fn generate(
         }
     }
     bail!("the stream ended without an end")
+}
+
+/// A text of a golden with its embedding by us and by the reference.
+#[derive(Debug)]
+pub struct Embedded {
+    /// The text.
+    pub text: String,
+    /// `[dimensions]`
+    pub ours: Vec<f32>,
+    /// `[dimensions]`
+    pub reference: Vec<f32>,
+}
+
+/// Embeds the texts of the golden `name`, after checking that they are cut into the reference's tokens.
+///
+/// # Errors
+/// When the golden cannot be read, a text has other tokens, or the encoder fails.
+pub async fn embedded(encoder: &EncoderHandle, name: &str) -> Result<Vec<Embedded>> {
+    #[derive(Deserialize)]
+    struct Golden {
+        inputs: Vec<Input>,
+    }
+    #[derive(Deserialize)]
+    struct Input {
+        text: String,
+        tokens: Vec<u32>,
+        embedding: Vec<f32>,
+    }
+    let inputs = golden::<Golden>(name)?.inputs;
+    for Input { text, tokens, .. } in &inputs {
+        let found = encoder.tokenizer().encode(text, SpecialTokens::Add)?;
+        ensure!(found == *tokens, "{name}: {text:?}: tokens {found:?}, the reference has {tokens:?}");
+    }
+    let ours = encoder.submit(inputs.iter().map(|input| input.tokens.clone()).collect())?.await?;
+    ensure!(ours.len() == inputs.len(), "{name}: {} embeddings of {} texts", ours.len(), inputs.len());
+    let pairs = inputs.into_iter().zip(ours);
+    Ok(pairs.map(|(input, ours)| Embedded { text: input.text, ours, reference: input.embedding }).collect())
 }
 
 /// The cosine of the angle between two vectors, in f64.

@@ -4,9 +4,10 @@
 use anyhow::Result;
 use hearth_engine::hub::LocalModel;
 use hearth_engine::serve::EngineHandle;
-use hearth_engine::text::SpecialTokens;
 use hearth_sampler::TokenLogprobs;
-use hearth_tests::{Generated, checkpoint, cosine, decoder, encoder, generate, golden, greedy, options};
+use hearth_tests::{
+    Embedded, Generated, checkpoint, cosine, decoder, embedded, encoder, generate, golden, greedy, options,
+};
 use serde::Deserialize;
 
 /// How far a log-probability may lie from the reference's.
@@ -42,18 +43,6 @@ struct Greedy {
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
     top: Vec<Top>,
-}
-
-#[derive(Deserialize)]
-struct Bert {
-    inputs: Vec<Input>,
-}
-
-#[derive(Deserialize)]
-struct Input {
-    text: String,
-    tokens: Vec<u32>,
-    embedding: Vec<f32>,
 }
 
 /// The alternatives agree: each of the reference's has our log-probability, or is a near tie with what we have.
@@ -160,17 +149,11 @@ async fn bert_from_gguf_agrees_with_pytorch() -> Result<()> {
 }
 
 async fn check_bert(model: &LocalModel, name: &str) -> Result<()> {
-    let encoder = encoder(model, &options())?;
-    let inputs = golden::<Bert>(name)?.inputs;
-    let encode = |input: &Input| encoder.tokenizer().encode(&input.text, SpecialTokens::Add);
-    let tokens = inputs.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-    let embeddings = encoder.submit(tokens.clone())?.await?;
-    for (index, input) in inputs.iter().enumerate() {
-        assert_eq!(tokens[index], input.tokens, "{name}: {:?}", input.text);
-        let cosine = cosine(&embeddings[index], &input.embedding);
-        assert!(cosine >= 0.999_99, "{name}: {:?}: cosine {cosine}", input.text);
-        for (ours, reference) in embeddings[index].iter().zip(&input.embedding) {
-            assert!((ours - reference).abs() < 1e-4, "{name}: {:?}: {ours} against {reference}", input.text);
+    for Embedded { text, ours, reference } in embedded(&encoder(model, &options())?, name).await? {
+        let cosine = cosine(&ours, &reference);
+        assert!(cosine >= 0.999_99, "{name}: {text:?}: cosine {cosine}");
+        for (ours, reference) in ours.iter().zip(&reference) {
+            assert!((ours - reference).abs() < 1e-4, "{name}: {text:?}: {ours} against {reference}");
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use hearth_engine::hub::LocalModel;
 use hearth_engine::serve::{EngineHandle, FinishReason, LoadOptions};
 use hearth_engine::text::{Conversation, SpecialTokens};
 use hearth_sampler::SamplingRequest;
-use hearth_tests::{cosine, decoder, encoder, generate, golden, greedy, options, real_model};
+use hearth_tests::{Embedded, cosine, decoder, embedded, encoder, generate, golden, greedy, options, real_model};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -36,18 +36,6 @@ struct Chat {
 #[derive(Deserialize)]
 struct Greedy {
     tokens: Vec<u32>,
-}
-
-#[derive(Deserialize)]
-struct Embeddings {
-    inputs: Vec<Input>,
-}
-
-#[derive(Deserialize)]
-struct Input {
-    text: String,
-    tokens: Vec<u32>,
-    embedding: Vec<f32>,
 }
 
 /// What is known of how far our distributions lie from the reference's.
@@ -131,16 +119,9 @@ async fn smollm2_knows_the_capital_of_france() -> Result<()> {
 
 async fn check_embeddings(name: &str) -> Result<()> {
     let Some(model) = real_model(name) else { return Ok(()) };
-    let encoder = encoder(&model, &options())?;
-    let inputs = golden::<Embeddings>(&format!("real/{name}"))?.inputs;
-    let encode = |input: &Input| encoder.tokenizer().encode(&input.text, SpecialTokens::Add);
-    let tokens = inputs.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-    for (input, tokens) in inputs.iter().zip(&tokens) {
-        assert_eq!(tokens, &input.tokens, "{name}: {:?}", input.text);
-    }
-    for (input, embedding) in inputs.iter().zip(encoder.submit(tokens)?.await?) {
-        let cosine = cosine(&embedding, &input.embedding);
-        assert!(cosine >= 0.9999, "{name}: {:?}: cosine {cosine}", input.text);
+    for Embedded { text, ours, reference } in embedded(&encoder(&model, &options())?, &format!("real/{name}")).await? {
+        let cosine = cosine(&ours, &reference);
+        assert!(cosine >= 0.9999, "{name}: {text:?}: cosine {cosine}");
     }
     Ok(())
 }
