@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use futures::StreamExt;
 use futures::future::try_join_all;
 use hearth_engine::hub::LocalModel;
+use hearth_engine::run::LOGIT_ROWS;
 use hearth_engine::serve::{
     EngineHandle, FinishReason, GenerationRequest, LoadOptions, RequestError, SubmitError, TextEvent, TextOptions,
     TextStream,
@@ -99,7 +100,8 @@ async fn a_prompt_gives_the_same_in_chunks_and_whole() -> Result<()> {
         for token_budget in [1, 2, 7, 16, 33] {
             let options = LoadOptions { token_budget, max_sequences: 1, ..options() };
             let chunked = decoder(&checkpoint(name), &options)?;
-            let tokens = prompt(70, 5);
+            // More rows than are held at a time.
+            let tokens = prompt(2 * LOGIT_ROWS + 9, 5);
             let a = generate(&whole, &tokens, sampled(&whole, 9)?, 30, Some(4)).await?;
             let b = generate(&chunked, &tokens, sampled(&chunked, 9)?, 30, Some(4)).await?;
             assert_same(&a, &b, &format!("{name}, {token_budget} tokens a step"));

@@ -44,10 +44,13 @@ impl<N: RowLayer, F: RowLayer> DecoderModel for Decoder<N, F> {
             x = block.forward(&x, batch, kv)?;
         }
         if batch.logit_rows.is_empty() {
-            return Ok(Tensor::zeros((0, self.shape.vocab_size), DType::F32, x.device())?);
+            return Ok(Tensor::zeros((0, x.dim(1)?), DType::F32, x.device())?);
         }
         let rows = Tensor::new(&batch.logit_rows[..], x.device())?;
-        let x = self.norm.forward(&x.index_select(&rows, 0)?)?; // [logit_rows, width]
-        self.head.forward(&x) // [logit_rows, vocab_size]
+        self.norm.forward(&x.index_select(&rows, 0)?) // [logit_rows, width]
+    }
+
+    fn logits(&self, states: &Tensor) -> Result<Tensor, Error> {
+        self.head.forward(states) // [rows, vocab_size]
     }
 }

@@ -37,14 +37,21 @@ pub trait DecoderModel: Send + Sync {
     /// Its sizes.
     fn shape(&self) -> DecoderShape;
 
-    /// Computes the batch's tokens: their keys and values go into the cache, and the logits of `batch.logit_rows` are
-    /// returned as `[logit_rows, vocab_size]` in f32.
+    /// Computes the batch's tokens: their keys and values go into the cache, and what the model knows at
+    /// `batch.logit_rows` is returned as `[logit_rows, width]` in f32.
     ///
     /// A row's numbers depend on its own sequence alone, never on what else is in the batch or how it was cut.
     ///
     /// # Errors
     /// When the batch does not fit the model or the cache.
     fn forward(&self, batch: &ForwardBatch, kv: &mut KvStore) -> Result<Tensor, Error>;
+
+    /// The logits of some rows of what [`DecoderModel::forward`] returned: `[rows, width]` to `[rows, vocab_size]` in f32,
+    /// each row by itself.
+    ///
+    /// # Errors
+    /// When the rows have another width.
+    fn logits(&self, states: &Tensor) -> Result<Tensor, Error>;
 }
 
 /// The sizes of an encoder that the engine around it needs.

@@ -4,4 +4,4 @@ mod batch;
 mod runner;
 
 pub use batch::LogitRows;
-pub use runner::{Logits, Runner};
+pub use runner::{LOGIT_ROWS, Logits, Runner};

@@ -1,5 +1,8 @@
 //! The model with its cache: runs one planned step.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::batch::{LogitRows, build};
@@ -10,17 +13,27 @@ use crate::models::DecoderModel;
 use crate::ops::Backend;
 use crate::schedule::{Scheduler, StepPlan};
 
+/// Rows of logits that are held at a time. A prompt whose log-probabilities are wanted asks for one row a token, and a row of
+/// a large vocabulary takes half a mebibyte.
+pub const LOGIT_ROWS: usize = 64;
+
 /// A decoder and the tensors of its cache.
 pub struct Runner {
-    model: Box<dyn DecoderModel>,
+    model: Arc<dyn DecoderModel>,
     kv: KvStore,
     backend: Backend,
 }
 
-/// The logits of one step, in host memory.
+/// The logits of one step, computed some rows at a time as they are asked for.
 pub struct Logits {
+    model: Arc<dyn DecoderModel>,
+    backend: Backend,
+    /// What the model knows at each of the rows. `[logit_rows, width]`
+    states: Tensor,
+    /// The rows in `values`.
+    held: Range<usize>,
+    /// In host memory. `[held, vocab_size]`
     values: Vec<f32>,
-    width: usize,
     /// Whose they are.
     pub rows: LogitRows,
 }
@@ -29,7 +42,7 @@ impl Runner {
     /// A model with the cache that its sequences will live in, and the backend both were made on.
     #[must_use]
     pub fn new(model: Box<dyn DecoderModel>, kv: KvStore, backend: Backend) -> Self {
-        Self { model, kv, backend }
+        Self { model: model.into(), kv, backend }
     }
 
     /// Computes the plan's tokens and returns the logits that were asked for.
@@ -44,16 +57,31 @@ impl Runner {
     ) -> Result<Logits, Error> {
         let (batch, rows) = build(plan, scheduler, first_logit)?;
         let Self { model, kv, backend } = self;
-        let width = model.shape().vocab_size;
-        let logits: Result<Tensor, Error> = backend.threads().install(|| model.forward(&batch, kv));
-        Ok(Logits { values: logits?.flatten_all()?.to_vec1()?, width, rows }) // [logit_rows, vocab_size]
+        let states = backend.threads().install(|| model.forward(&batch, kv))?;
+        let (model, backend) = (Arc::clone(model), backend.clone());
+        Ok(Logits { model, backend, states, held: 0..0, values: Vec::new(), rows })
     }
 }
 
 impl Logits {
     /// One row, to be changed in place by the sampler. `[vocab_size]`
-    #[must_use]
-    pub fn row(&mut self, row: usize) -> &mut [f32] {
-        &mut self.values[row * self.width..][..self.width]
+    ///
+    /// Rows are to be asked for in their order: each group of [`LOGIT_ROWS`] is computed when its first is.
+    ///
+    /// # Errors
+    /// When the row was not planned, or the model's own.
+    pub fn row(&mut self, row: usize) -> Result<&mut [f32], Error> {
+        if !self.held.contains(&row) {
+            let end = self.states.dim(0)?.min(row.saturating_add(LOGIT_ROWS));
+            if row >= end {
+                return Err(Error::Step(format!("row {row} of the logits is wanted, and there are {end}")));
+            }
+            let (model, states) = (&self.model, self.states.narrow(0, row, end - row)?);
+            let logits: Result<Tensor, Error> = self.backend.threads().install(|| model.logits(&states));
+            self.values = logits?.flatten_all()?.to_vec1()?; // [held, vocab_size]
+            self.held = row..end;
+        }
+        let width = self.values.len() / self.held.len();
+        Ok(&mut self.values[(row - self.held.start) * width..][..width])
     }
 }

@@ -230,7 +230,7 @@ impl Active {
         if !advance.samples || self.max_tokens == 0 {
             return Ok(None);
         }
-        let row = logits.row(first_row + rows_before);
+        let row = logits.row(first_row + rows_before)?;
         Ok(Some(self.sampler.sample(row, &self.history, None)?))
     }
 
@@ -253,7 +253,7 @@ impl Active {
         let predicted = (first + 1..advance.positions.end + 1).take_while(|next| *next < self.prompt.length);
         let rows_before = predicted.clone().count();
         for (row, next) in predicted.enumerate() {
-            let found = token_logprobs(logits.row(first_row + row), sequence.tokens()[next], alternatives)?;
+            let found = token_logprobs(logits.row(first_row + row)?, sequence.tokens()[next], alternatives)?;
             self.prompt.collected.push(Some(found));
         }
         if self.prompt.collected.len() == self.prompt.length {
