@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("ids", 0),
     ("config", 1),
     ("device", 1),
+    ("memory", 1),
     ("hub", 1),
     ("weights", 1),
     ("checkpoint", 1),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use candle_core::Device;
 
 use crate::error::Error;
+use crate::memory::Memory;
 
 /// The device asked for: `auto`, `cpu` or `cuda:N`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +52,17 @@ pub fn open(choice: DeviceChoice) -> Result<Device, Error> {
     match choice {
         DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Device::Cpu),
         DeviceChoice::Cuda(_) => Err(Error::Device { choice, reason: "this build runs on the CPU only".to_owned() }),
+    }
+}
+
+/// The memory of the device that was asked for.
+///
+/// # Errors
+/// When the system does not tell, or there is no such device.
+pub fn memory(choice: DeviceChoice) -> Result<Memory, Error> {
+    match open(choice)? {
+        Device::Cpu => Memory::of_machine(),
+        _ => Err(Error::Device { choice, reason: "its memory is not known".to_owned() }),
     }
 }
 

@@ -48,6 +48,12 @@ pub enum Error {
     /// The cache that is needed is larger than what is allowed.
     #[error("the key-value cache: {0}")]
     Cache(String),
+    /// The system does not say how much memory there is.
+    #[error("the machine's memory: {0}")]
+    MemoryUnknown(String),
+    /// The model does not fit.
+    #[error("{0}")]
+    Memory(String),
     /// A tensor operation failed.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),

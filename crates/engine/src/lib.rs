@@ -6,7 +6,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | [`error`], [`ids`] |
-//! | 1 | [`config`], [`device`], [`hub`], [`weights`], [`checkpoint`] |
+//! | 1 | [`config`], [`memory`], [`device`], [`hub`], [`weights`], [`checkpoint`] |
 //! | 2 | [`kv`] (`block`, `pool`: no tensors) |
 //! | 3 | [`ops`]: what runs where |
 //! | 4 | [`kv`] (`store`: the cache's tensors) |
@@ -25,6 +25,7 @@ pub mod hub;
 pub mod ids;
 pub mod kv;
 pub mod layers;
+pub mod memory;
 pub mod models;
 pub mod ops;
 pub mod run;

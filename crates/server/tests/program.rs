@@ -73,7 +73,36 @@ fn list_shows_the_catalogue() -> Result<()> {
     let lines = stdout(&["list", "--json"])?;
     let cards: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     assert!(cards.iter().any(|card| card["name"] == "smollm2-135m-instruct"));
-    assert!(stdout(&["list"])?.contains("all-minilm-l6-v2"));
+    let card = |name: &str| cards.iter().find(|card| card["name"] == name).context(name.to_owned());
+    let (small, huge) = (card("all-minilm-l6-v2")?, card("llama-3.1-405b-instruct")?);
+    let memory = &huge["memory"];
+    assert_eq!(memory["weights"], 2 * 405_853_388_800_u64);
+    let sum = ["weights", "cache", "work"].iter().filter_map(|part| memory[part].as_u64()).sum::<u64>();
+    assert_eq!(memory["total"], sum);
+    assert_eq!((&small["memory"]["fits"], &small["memory"]["needs_quant"]), (&json!(true), &Value::Null));
+    let table = stdout(&["list"])?;
+    assert!(table.contains("all-minilm-l6-v2"));
+    assert!(table.lines().all(|line| line.len() <= 100), "{table}");
+    Ok(())
+}
+
+/// A machine that can hold it has not been built yet; nothing is fetched for what cannot run.
+#[test]
+fn a_model_that_cannot_fit_is_refused_before_anything_is_fetched() -> Result<()> {
+    let huge = tempfile::tempdir()?;
+    let sizes = json!({
+        "model_type": "llama", "hidden_size": 1 << 20, "intermediate_size": 1 << 22, "num_hidden_layers": 4096,
+        "num_attention_heads": 8192, "num_key_value_heads": 8192, "vocab_size": 1 << 20,
+        "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
+    });
+    std::fs::write(huge.path().join("config.json"), sizes.to_string())?;
+    std::fs::copy(checkpoint("llama-tied-f32").path.join("model.safetensors"), huge.path().join("model.safetensors"))?;
+    let path = huge.path().display().to_string();
+    for arguments in [vec!["run", &path, "hello"], vec!["serve", "--port", "0", "--model", &path], vec!["bench", &path]]
+    {
+        let said = error(&arguments)?;
+        assert!(said.contains("not fit into memory: weights ") && said.contains(" are available"), "{said}");
+    }
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::weights::{Gguf, Weights};
 
+pub use outline::outline;
 pub use sentence::{Pooling, SentenceConfig};
 pub use template::template_source;
 

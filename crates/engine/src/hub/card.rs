@@ -43,6 +43,9 @@ pub struct Card {
     pub parameters: u64,
     /// Longest input in tokens.
     pub context_length: u32,
+    /// What its `config.json` says about its sizes: enough to know what it needs before it is here.
+    #[serde(default)]
+    pub config: Option<serde_json::Value>,
     /// SPDX identifier or the licence's name.
     pub licence: String,
     /// Further names people may type.
@@ -177,6 +180,24 @@ impl Card {
         let card: Self = toml::from_str(text).map_err(|error| fail(error.to_string()))?;
         card.check().map_err(fail)?;
         Ok(card)
+    }
+
+    /// Whether its files are one in GGUF, which is used as it is.
+    #[must_use]
+    pub fn is_gguf(&self) -> bool {
+        self.sources.iter().any(|source| match source {
+            Source::Hub(hub) => hub.files.iter().any(|file| file.as_str().ends_with(".gguf")),
+            Source::Package(package) => package.files.iter().any(|file| file.path.as_str().ends_with(".gguf")),
+        })
+    }
+
+    /// Bytes of its files, where the card lists them with their sizes.
+    #[must_use]
+    pub fn packaged_bytes(&self) -> Option<u64> {
+        self.sources.iter().find_map(|source| match source {
+            Source::Package(package) => Some(package.files.iter().map(|file| file.size).sum()),
+            Source::Hub(_) => None,
+        })
     }
 
     /// What TOML's types cannot say.

@@ -2,9 +2,11 @@
 //! al. 2019, Reimers and Gurevych 2019)
 
 use candle_core::{D, Tensor};
+use serde_json::Value;
 
+use super::blueprint::TensorList;
 use super::config::{Config, divides};
-use super::{Architecture, EncoderModel, EncoderShape, Model};
+use super::{Architecture, Blueprint, EncoderModel, EncoderShape, Model, Shape};
 use crate::checkpoint::{Checkpoint, Pooling, SentenceConfig};
 use crate::error::Error;
 use crate::layers::{Embedding, LayerNorm, LayerSource, Linear, RowLayer};
@@ -13,8 +15,9 @@ use crate::ops::{AttentionShape, Backend, PackedTexts};
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "bert",
     classes: &["BertModel", "BertForMaskedLM"],
+    blueprint: |config| BertConfig::read(config, Positions::FromZero)?.blueprint(),
     load: |checkpoint, backend| {
-        let config = BertConfig::read(checkpoint, Positions::FromZero)?;
+        let config = BertConfig::read(&checkpoint.config, Positions::FromZero)?;
         Ok(Model::Encoder(Box::new(Bert::load(checkpoint, backend, &config, "bert")?)))
     },
 };
@@ -69,8 +72,8 @@ pub(super) struct BertConfig {
 }
 
 impl BertConfig {
-    pub(super) fn read(checkpoint: &Checkpoint, numbering: Positions) -> Result<Self, Error> {
-        let config = Config(&checkpoint.config);
+    pub(super) fn read(value: &Value, numbering: Positions) -> Result<Self, Error> {
+        let config = Config(value);
         config.only("hidden_act", "gelu")?;
         config.only("position_embedding_type", "absolute")?;
         Ok(Self {
@@ -84,6 +87,40 @@ impl BertConfig {
             token_types: config.optional_size("type_vocab_size")?.unwrap_or(2),
             epsilon: config.epsilon("layer_norm_eps", 1e-12)?,
         })
+    }
+
+    /// The sizes and tensors of the encoder itself. The pooler, which no sentence vector uses, is in every checkpoint.
+    pub(super) fn blueprint(&self) -> Result<Blueprint, Error> {
+        let (width, inner) = (self.width, self.inner);
+        let mut list = TensorList::default();
+        list.weight("embeddings.word_embeddings", &[self.vocab_size, width]);
+        list.weight("embeddings.position_embeddings", &[self.positions, width]);
+        list.weight("embeddings.token_type_embeddings", &[self.token_types, width]);
+        list.biased("embeddings.LayerNorm", &[width]);
+        for layer in 0..self.layers {
+            let place = format!("encoder.layer.{layer}");
+            for name in ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
+            {
+                list.biased(&format!("{place}.{name}"), &[width, width]);
+            }
+            list.biased(&format!("{place}.attention.output.LayerNorm"), &[width]);
+            list.biased(&format!("{place}.intermediate.dense"), &[inner, width]);
+            list.biased(&format!("{place}.output.dense"), &[width, inner]);
+            list.biased(&format!("{place}.output.LayerNorm"), &[width]);
+        }
+        list.biased("pooler.dense", &[width, width]);
+        let shape =
+            EncoderShape { dimensions: width, vocab_size: self.vocab_size, context_length: self.usable_positions()? };
+        let numbers_per_token = 4 * width + (4 * width).max(2 * inner);
+        Ok(Blueprint { shape: Shape::Encoder(shape), numbers_per_token, tensors: list.tensors })
+    }
+
+    /// Positions that a text can have.
+    fn usable_positions(&self) -> Result<usize, Error> {
+        match self.positions.saturating_sub(self.numbering.unused()) {
+            0 => Err(Error::config("max_position_embeddings", format!("{} leaves no position", self.positions))),
+            usable => Ok(usable),
+        }
     }
 
     fn attention_shape(&self) -> Result<AttentionShape, Error> {
@@ -178,10 +215,7 @@ impl Bert {
     ) -> Result<Self, Error> {
         let weights = checkpoint.weights.strip_prefix(&format!("{inner}."));
         let root = LayerSource::new(&weights, backend);
-        let usable = config.positions.saturating_sub(config.numbering.unused());
-        if usable == 0 {
-            return Err(Error::config("max_position_embeddings", format!("{} leaves no position", config.positions)));
-        }
+        let usable = config.usable_positions()?;
         let blocks = (0..config.layers)
             .map(|layer| Block::load(&root.at("encoder.layer").at(layer), config))
             .collect::<Result<_, _>>()?;

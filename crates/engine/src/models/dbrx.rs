@@ -3,9 +3,10 @@
 
 use serde_json::Value;
 
+use super::blueprint::{TensorList, numbers_per_token};
 use super::config::{Config, divides};
 use super::decoder::{Block, Decoder};
-use super::{Architecture, DecoderShape, Model};
+use super::{Architecture, Blueprint, DecoderShape, Model, Shape};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::layers::{
@@ -17,6 +18,7 @@ use crate::ops::{Backend, Expert, Orientation, RotaryTable, Selection};
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "dbrx",
     classes: &["DbrxForCausalLM"],
+    blueprint,
     load: |checkpoint, backend| Ok(Model::Decoder(Box::new(load(checkpoint, backend)?))),
 };
 
@@ -35,8 +37,8 @@ struct DbrxConfig {
 }
 
 impl DbrxConfig {
-    fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
-        let config = Config(&checkpoint.config);
+    fn read(value: &Value) -> Result<Self, Error> {
+        let config = Config(value);
         let (attention, experts) = (config.inner("attn_config")?, config.inner("ffn_config")?);
         let (width, heads) = (config.size("d_model")?, config.size("n_heads")?);
         let head_dim = divides(("d_model", width), ("n_heads", heads))?;
@@ -46,7 +48,7 @@ impl DbrxConfig {
         if config.flag("tie_word_embeddings") {
             return Err(Error::config("tie_word_embeddings", "true is not supported for DBRX"));
         }
-        let mut rope = RopeParameters::from_config(&checkpoint.config)?;
+        let mut rope = RopeParameters::from_config(value)?;
         rope.theta = attention.optional_positive("rope_theta")?.unwrap_or(rope.theta);
         let clip = attention.optional_positive("clip_qkv")?.map(|bound| bound as f32);
         Ok(Self {
@@ -65,6 +67,30 @@ impl DbrxConfig {
         let (layers, vocab_size, context_length) = (self.layers, self.vocab_size, self.context_length);
         DecoderShape { layers, kv_heads, head_dim, vocab_size, context_length }
     }
+}
+
+fn blueprint(config: &Value) -> Result<Blueprint, Error> {
+    let config = DbrxConfig::read(config)?;
+    let AttentionConfig { width, heads, kv_heads, head_dim, .. } = config.attention;
+    let MixtureConfig { inner, experts, selection, .. } = config.mixture;
+    let mut list = TensorList::default();
+    list.weight("transformer.wte", &[config.vocab_size, width]);
+    for layer in 0..config.layers {
+        let place = format!("transformer.blocks.{layer}");
+        list.weight(&format!("{place}.norm_attn_norm.norm_1"), &[width]);
+        let fused = (heads + 2 * kv_heads) * head_dim;
+        list.weight(&format!("{place}.norm_attn_norm.attn.Wqkv"), &[fused, width]);
+        list.weight(&format!("{place}.norm_attn_norm.attn.out_proj"), &[width, heads * head_dim]);
+        list.weight(&format!("{place}.norm_attn_norm.norm_2"), &[width]);
+        list.weight(&format!("{place}.ffn.router.layer"), &[experts, width]);
+        for name in ["w1", "v1", "w2"] {
+            list.add(format!("{place}.ffn.experts.mlp.{name}"), &[experts * inner, width]);
+        }
+    }
+    list.weight("transformer.norm_f", &[width]);
+    list.weight("lm_head", &[config.vocab_size, width]);
+    let numbers_per_token = numbers_per_token(&config.attention, selection.top_k * inner);
+    Ok(Blueprint { shape: Shape::Decoder(config.shape()), numbers_per_token, tensors: list.tensors })
 }
 
 /// Reads `ffn_config`. The weights of a token's experts are normalised unless the configuration says null.
@@ -125,7 +151,7 @@ fn load_block(
 }
 
 fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Dbrx, Error> {
-    let config = DbrxConfig::read(checkpoint)?;
+    let config = DbrxConfig::read(&checkpoint.config)?;
     let (root, width) = (LayerSource::new(&checkpoint.weights, backend), config.attention.width);
     let model = root.at("transformer");
     let frequencies = config.rope.inverse_frequencies(config.attention.head_dim);

@@ -1,9 +1,12 @@
 //! Llama: pre-normalised blocks of grouped-query attention and a gated feed-forward network. (Touvron et al. 2023,
 //! Grattafiori et al. 2024)
 
+use serde_json::Value;
+
+use super::blueprint::{TensorList, numbers_per_token};
 use super::config::{Config, divides};
 use super::decoder::{Block, Decoder};
-use super::{Architecture, DecoderShape, Model};
+use super::{Architecture, Blueprint, DecoderShape, Model, Shape};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::layers::{Attention, AttentionConfig, Embedding, GatedMlp, LayerSource, Linear, RmsNorm, RopeParameters};
@@ -12,6 +15,7 @@ use crate::ops::{Backend, RotaryTable};
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "llama",
     classes: &["LlamaForCausalLM"],
+    blueprint,
     load: |checkpoint, backend| Ok(Model::Decoder(Box::new(load(checkpoint, backend)?))),
 };
 
@@ -29,8 +33,8 @@ pub(super) struct LlamaConfig {
 }
 
 impl LlamaConfig {
-    pub(super) fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
-        let config = Config(&checkpoint.config);
+    pub(super) fn read(value: &Value) -> Result<Self, Error> {
+        let config = Config(value);
         config.only("hidden_act", "silu")?;
         let (width, heads) = (config.size("hidden_size")?, config.size("num_attention_heads")?);
         let kv_heads = config.optional_size("num_key_value_heads")?.unwrap_or(heads);
@@ -58,7 +62,7 @@ impl LlamaConfig {
             vocab_size: config.size("vocab_size")?,
             context_length: config.optional_size("max_position_embeddings")?.unwrap_or(2048),
             epsilon: config.epsilon("rms_norm_eps", 1e-6)?,
-            rope: RopeParameters::from_config(&checkpoint.config)?,
+            rope: RopeParameters::from_config(value)?,
             tied: config.flag("tie_word_embeddings"),
             mlp_bias: config.flag("mlp_bias"),
         })
@@ -74,12 +78,48 @@ impl LlamaConfig {
         RotaryTable::new(&frequencies, self.context_length, checkpoint.rotary)
     }
 
+    /// The tensors of everything but the feed-forward parts, which `feed_forward` adds at the place of their block.
+    pub(super) fn tensors(&self, feed_forward: impl Fn(&mut TensorList, &str)) -> TensorList {
+        let AttentionConfig { width, heads, kv_heads, head_dim, bias, .. } = self.attention;
+        let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
+        let mut list = TensorList::default();
+        list.weight("model.embed_tokens", &[self.vocab_size, width]);
+        for layer in 0..self.layers {
+            let place = format!("model.layers.{layer}");
+            list.weight(&format!("{place}.input_layernorm"), &[width]);
+            for (name, rows, cols) in
+                [("q", queries, width), ("k", keys, width), ("v", keys, width), ("o", width, queries)]
+            {
+                list.with_bias(&format!("{place}.self_attn.{name}_proj"), &[rows, cols], bias);
+            }
+            list.weight(&format!("{place}.post_attention_layernorm"), &[width]);
+            feed_forward(&mut list, &place);
+        }
+        list.weight("model.norm", &[width]);
+        if !self.tied {
+            list.weight("lm_head", &[self.vocab_size, width]);
+        }
+        list
+    }
+
     /// What the engine around the model needs to know.
     pub(super) fn shape(&self) -> DecoderShape {
         let AttentionConfig { kv_heads, head_dim, .. } = self.attention;
         let (layers, vocab_size, context_length) = (self.layers, self.vocab_size, self.context_length);
         DecoderShape { layers, kv_heads, head_dim, vocab_size, context_length }
     }
+}
+
+fn blueprint(config: &Value) -> Result<Blueprint, Error> {
+    let config = LlamaConfig::read(config)?;
+    let (width, inner, bias) = (config.attention.width, config.inner, config.mlp_bias);
+    let list = config.tensors(|list, place| {
+        for (name, shape) in [("gate", [inner, width]), ("up", [inner, width]), ("down", [width, inner])] {
+            list.with_bias(&format!("{place}.mlp.{name}_proj"), &shape, bias);
+        }
+    });
+    let numbers_per_token = numbers_per_token(&config.attention, inner);
+    Ok(Blueprint { shape: Shape::Decoder(config.shape()), numbers_per_token, tensors: list.tensors })
 }
 
 type LlamaBlock = Block<RmsNorm, GatedMlp>;
@@ -101,7 +141,7 @@ fn load_block(
 }
 
 fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Llama, Error> {
-    let config = LlamaConfig::read(checkpoint)?;
+    let config = LlamaConfig::read(&checkpoint.config)?;
     let (root, width) = (LayerSource::new(&checkpoint.weights, backend), config.attention.width);
     let model = root.at("model");
     let rotary = config.rotary(checkpoint)?;

@@ -1,9 +1,12 @@
 //! Mixtral: a Llama whose feed-forward network is a mixture of experts. (Jiang et al. 2024)
 
+use serde_json::Value;
+
+use super::blueprint::numbers_per_token;
 use super::config::Config;
 use super::decoder::{Block, Decoder};
 use super::llama::LlamaConfig;
-use super::{Architecture, Model};
+use super::{Architecture, Blueprint, Model, Shape};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::layers::{
@@ -15,6 +18,7 @@ use crate::ops::{Backend, Expert, Matrix, Orientation, RotaryTable, Selection};
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "mixtral",
     classes: &["MixtralForCausalLM"],
+    blueprint,
     load: |checkpoint, backend| Ok(Model::Decoder(Box::new(load(checkpoint, backend)?))),
 };
 
@@ -25,8 +29,8 @@ struct MixtralConfig {
 }
 
 impl MixtralConfig {
-    fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
-        let (config, llama) = (Config(&checkpoint.config), LlamaConfig::read(checkpoint)?);
+    fn read(value: &Value) -> Result<Self, Error> {
+        let (config, llama) = (Config(value), LlamaConfig::read(value)?);
         // What a Llama takes where these are absent is not what a Mixtral takes; every published one has them.
         for field in ["num_key_value_heads", "max_position_embeddings", "rms_norm_eps"] {
             config.present(&[field])?;
@@ -44,6 +48,22 @@ impl MixtralConfig {
         let mixture = MixtureConfig { width, inner, experts, selection: Selection { top_k, norm: Some(1.0) } };
         Ok(Self { llama, mixture })
     }
+}
+
+/// With the tensors of the layout on the hub: one an expert and matrix.
+fn blueprint(config: &Value) -> Result<Blueprint, Error> {
+    let MixtralConfig { llama, mixture } = MixtralConfig::read(config)?;
+    let MixtureConfig { width, inner, experts, selection } = mixture;
+    let list = llama.tensors(|list, place| {
+        list.weight(&format!("{place}.block_sparse_moe.gate"), &[experts, width]);
+        for expert in 0..experts {
+            for (name, shape) in [("w1", [inner, width]), ("w2", [width, inner]), ("w3", [inner, width])] {
+                list.weight(&format!("{place}.block_sparse_moe.experts.{expert}.{name}"), &shape);
+            }
+        }
+    });
+    let numbers_per_token = numbers_per_token(&llama.attention, selection.top_k * inner);
+    Ok(Blueprint { shape: Shape::Decoder(llama.shape()), numbers_per_token, tensors: list.tensors })
 }
 
 /// The experts of one layer, in any of the layouts that checkpoints have: one tensor an expert and matrix (the hub, older
@@ -104,7 +124,7 @@ fn load_block(
 }
 
 fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Mixtral, Error> {
-    let config = MixtralConfig::read(checkpoint)?;
+    let config = MixtralConfig::read(&checkpoint.config)?;
     let (root, width) = (LayerSource::new(&checkpoint.weights, backend), config.llama.attention.width);
     let (model, vocab_size) = (root.at("model"), config.llama.vocab_size);
     let rotary = config.llama.rotary(checkpoint)?;

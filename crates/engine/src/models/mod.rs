@@ -2,6 +2,7 @@
 //! no policy. Adding an architecture is one file here and one line in [`ARCHITECTURES`].
 
 mod bert;
+mod blueprint;
 mod config;
 mod dbrx;
 mod decoder;
@@ -16,6 +17,8 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::kv::KvStore;
 use crate::ops::{Backend, ForwardBatch, PackedTexts};
+
+pub use blueprint::{Blueprint, Shape, TensorShape};
 
 /// The sizes of a decoder that the engine around it needs.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +94,8 @@ pub struct Architecture {
     pub name: &'static str,
     /// The entries of `architectures` in `config.json` that it loads.
     pub classes: &'static [&'static str],
+    /// What a model of this configuration needs, without its weights.
+    pub blueprint: fn(&Value) -> Result<Blueprint, Error>,
     /// Builds the model on a backend.
     pub load: fn(&Checkpoint, &Backend) -> Result<Model, Error>,
 }
@@ -100,14 +105,14 @@ pub const ARCHITECTURES: &[Architecture] =
     &[llama::ARCHITECTURE, mixtral::ARCHITECTURE, dbrx::ARCHITECTURE, bert::ARCHITECTURE, xlm_roberta::ARCHITECTURE];
 
 impl Architecture {
-    /// The architecture of a checkpoint, by the class its configuration names, or by its `model_type` where it names
+    /// The architecture of a configuration, by the class that it names, or by its `model_type` where it names
     /// none.
     ///
     /// # Errors
     /// When it is not one of [`ARCHITECTURES`].
-    pub fn of(checkpoint: &Checkpoint) -> Result<&'static Self, Error> {
-        let class = checkpoint.config.pointer("/architectures/0").and_then(Value::as_str);
-        let model_type = checkpoint.config.get("model_type").and_then(Value::as_str);
+    pub fn of(config: &Value) -> Result<&'static Self, Error> {
+        let class = config.pointer("/architectures/0").and_then(Value::as_str);
+        let model_type = config.get("model_type").and_then(Value::as_str);
         let found = ARCHITECTURES.iter().find(|architecture| match class {
             Some(class) => architecture.classes.contains(&class),
             None => Some(architecture.name) == model_type,

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hearth_kernels::Threads;
 
 use super::encoder::EncoderWorker;
+use super::footprint::{BLOCK_SIZE, Needs, check_memory};
 use super::{EncoderHandle, EngineHandle, ModelInfo};
 use crate::checkpoint::{Checkpoint, CheckpointSource, optional_json, template_source};
 use crate::device::{self, DeviceChoice};
@@ -20,9 +21,6 @@ use crate::schedule::{Scheduler, SchedulerConfig};
 use crate::text::{ChatTemplate, GgufVocabulary, ModelText, TemplateTokens, Tokenizer};
 use crate::weights::{GgufMetadata, QuantScheme};
 
-/// Token slots in a block of the cache.
-const BLOCK_SIZE: usize = 16;
-
 /// How a model is loaded and run.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
@@ -32,7 +30,11 @@ pub struct LoadOptions {
     pub quant: Option<QuantScheme>,
     /// Threads of the CPU kernels; the machine's cores by default.
     pub threads: Option<usize>,
-    /// Bytes of the key-value cache; by default enough for four full contexts, at most a quarter of the free memory.
+    /// Bytes that the model may take in all; by default what its device has free.
+    pub memory: Option<u64>,
+    /// A model that needs more is loaded all the same.
+    pub overcommit: bool,
+    /// Bytes of the key-value cache; by default enough for four full contexts, at most a quarter of the memory.
     pub kv_memory: Option<u64>,
     /// Sequences that run at the same time.
     pub max_sequences: usize,
@@ -45,7 +47,8 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         let (device, max_sequences, queue, token_budget) = (DeviceChoice::Auto, 64, 256, 512);
-        Self { device, quant: None, threads: None, kv_memory: None, max_sequences, queue, token_budget }
+        let (quant, threads, memory, overcommit, kv_memory) = (None, None, None, false, None);
+        Self { device, quant, threads, memory, overcommit, kv_memory, max_sequences, queue, token_budget }
     }
 }
 
@@ -72,10 +75,16 @@ impl LoadedModel {
 /// Opens a model and starts its thread. Blocks until the model can answer.
 ///
 /// # Errors
-/// When its files are missing or broken, it is not supported, or its cache cannot be had.
+/// When its files are missing or broken, it is not supported, or it does not fit into memory.
 pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Error> {
     let checkpoint = Checkpoint::open(&model.path)?;
-    let architecture = Architecture::of(&checkpoint)?;
+    let architecture = Architecture::of(&checkpoint.config)?;
+    let needs = Needs::of_checkpoint(&model.name, &checkpoint)?;
+    let memory = match options.memory {
+        Some(memory) => memory,
+        None => device::memory(options.device)?.available,
+    };
+    check_memory(std::slice::from_ref(&needs), options, memory)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = Threads::new(options.threads.unwrap_or(cores))?;
     let checkpoint = match options.quant {
@@ -93,22 +102,33 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     match (architecture.load)(&checkpoint, &backend)? {
-        Model::Decoder(decoder) => start_decoder(decoder, info, &checkpoint, &backend, options),
+        Model::Decoder(decoder) => {
+            let cache = needs.cache_bytes(options, memory);
+            start_decoder(Loaded { model: decoder, info, checkpoint: &checkpoint }, &backend, cache, options)
+        }
         Model::Encoder(encoder) => start_encoder(encoder, info, &checkpoint, &backend, options),
     }
 }
 
-fn start_decoder(
+/// A decoder that is to be started, and where it is from.
+struct Loaded<'a> {
     model: Box<dyn DecoderModel>,
     info: ModelInfo,
-    checkpoint: &Checkpoint,
+    checkpoint: &'a Checkpoint,
+}
+
+/// Starts a decoder with a cache of so many bytes.
+fn start_decoder(
+    loaded: Loaded<'_>,
     backend: &Backend,
+    cache: u64,
     options: &LoadOptions,
 ) -> Result<LoadedModel, Error> {
+    let Loaded { model, info, checkpoint } = loaded;
     let shape = model.shape();
     let (layers, kv_heads, head_dim) = (shape.layers, shape.kv_heads, shape.head_dim);
     let layout = KvLayout { layers, kv_heads, head_dim, block_size: BLOCK_SIZE };
-    let blocks = cache_blocks(&layout, shape.context_length, options)?;
+    let blocks = cache_blocks(&layout, cache)?;
     // A sequence never grows past what the whole cache can hold, so that it can always run to its end.
     let context_length = shape.context_length.min(blocks * BLOCK_SIZE);
     if context_length < shape.context_length {
@@ -143,32 +163,16 @@ fn start_encoder(
     Ok(LoadedModel::Encoder(EncoderHandle::start(info, tokenizer, worker, limit)?))
 }
 
-/// How many blocks the cache gets.
-fn cache_blocks(layout: &KvLayout, context_length: usize, options: &LoadOptions) -> Result<usize, Error> {
-    let one_context = context_length.div_ceil(layout.block_size) as u64;
-    let available = available_memory()?;
-    let blocks = match options.kv_memory {
-        Some(bytes) if bytes > available => {
-            return Err(Error::Cache(format!("{bytes} bytes are asked for, and {available} are free")));
-        }
-        Some(bytes) => bytes / layout.block_bytes(),
-        None => (4 * one_context).min(available / 4 / layout.block_bytes()),
-    };
-    match usize::try_from(blocks) {
+/// How many blocks the cache gets from so many bytes.
+fn cache_blocks(layout: &KvLayout, bytes: u64) -> Result<usize, Error> {
+    match usize::try_from(bytes / layout.block_bytes()) {
         Ok(0) | Err(_) => {
             let needed = layout.block_bytes();
-            Err(Error::Cache(format!("one block of {} tokens needs {needed} bytes", layout.block_size)))
+            Err(Error::Cache(format!("one block of {} tokens needs {needed} bytes, not {bytes}", layout.block_size)))
         }
         // Slots are numbered in 32 bits.
         Ok(blocks) => Ok(blocks.min(u32::MAX as usize / layout.block_size)),
     }
-}
-
-/// Bytes that the system can hand out now.
-fn available_memory() -> Result<u64, Error> {
-    let mut system = sysinfo::System::new().map_err(|error| Error::Cache(error.to_string()))?;
-    system.refresh_memory();
-    Ok(system.available_memory())
 }
 
 fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {

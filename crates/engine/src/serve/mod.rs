@@ -6,6 +6,7 @@
 
 mod encoder;
 mod engine;
+mod footprint;
 mod handle;
 mod info;
 mod loader;
@@ -14,6 +15,7 @@ mod stream;
 mod text_stream;
 
 pub use encoder::EncoderHandle;
+pub use footprint::{Fit, Footprint, Needs, check_memory};
 pub use handle::{EngineHandle, EngineLoad, SubmitError};
 pub use info::ModelInfo;
 pub use loader::{LoadOptions, LoadedModel, load};

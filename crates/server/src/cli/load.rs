@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use hearth_engine::config::HubConfig;
-use hearth_engine::device::DeviceChoice;
-use hearth_engine::hub::{Catalogue, LocalModel, ModelLocation, fetch};
-use hearth_engine::serve::{EngineHandle, LoadOptions, LoadedModel};
+use hearth_engine::device::{self, DeviceChoice};
+use hearth_engine::hub::{CacheDirectory, CacheState, Catalogue, LocalModel, ModelLocation, fetch};
+use hearth_engine::serve::{EngineHandle, LoadOptions, LoadedModel, Needs, check_memory};
 use hearth_engine::weights::QuantScheme;
 
 use super::progress::Bar;
@@ -25,6 +25,9 @@ pub(super) struct LoadArguments {
     /// Size of the key-value cache of each model in MiB [default: four contexts, at most a quarter of the free memory]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     kv_memory: Option<u64>,
+    /// Load a model even where the sum of what it needs exceeds the memory that is available
+    #[arg(long)]
+    overcommit: bool,
 }
 
 impl LoadArguments {
@@ -36,6 +39,7 @@ impl LoadArguments {
             quant: self.quant,
             threads: self.threads.map(usize::from),
             kv_memory,
+            overcommit: self.overcommit,
             ..LoadOptions::default()
         }
     }
@@ -55,11 +59,57 @@ pub(super) fn get(model: &str) -> Result<LocalModel> {
     Ok(fetch(&location, &HubConfig::from_environment(), &mut Bar::default())?)
 }
 
-/// Gets a model and starts it.
+/// What a model needs, before it is fetched: from its files where they are on this disk, otherwise from its card. `None` for
+/// a model of the hub that has neither.
+///
+/// # Errors
+/// When the name means nothing, or the files are broken.
+fn needs(model: &str) -> Result<Option<Needs>> {
+    let location = ModelLocation::resolve(model, &Catalogue::embedded()?)?;
+    let name = location.name();
+    let of_files = |path| Needs::of_files(&name, path).with_context(|| format!("cannot load {model}"));
+    match &location {
+        ModelLocation::Folder(path) | ModelLocation::GgufFile(path) => of_files(path).map(Some),
+        ModelLocation::Hub(_) => Ok(None),
+        ModelLocation::Catalogue(card) => {
+            let cache = CacheDirectory::new(&HubConfig::from_environment().cache);
+            let CacheState::Complete(manifest) = cache.state(&card.name) else { return Ok(Needs::of_card(card)?) };
+            let folder = cache.folder(&card.name);
+            of_files(&manifest.gguf().map_or(folder.clone(), |file| folder.join(file.as_str()))).map(Some)
+        }
+    }
+}
+
+/// Refuses models that do not fit into the device's memory beside each other, before any of them is fetched, and gives each
+/// its share of the memory in bytes: what it needs, and an equal part of what is left. What is not known yet
+/// is looked at when it is loaded, and has no share.
+///
+/// # Errors
+/// When they do not fit; when one cannot be found or read.
+pub(super) fn shares(models: &[&str], options: &LoadOptions) -> Result<Vec<Option<u64>>> {
+    let needs = models.iter().map(|model| needs(model)).collect::<Result<Vec<_>>>()?;
+    let known: Vec<Needs> = needs.iter().flatten().cloned().collect();
+    let available = device::memory(options.device)?.available;
+    let sum = check_memory(&known, options, available)?;
+    let spare = available.saturating_sub(sum.total()) / models.len().max(1) as u64;
+    let share = |needs: &Needs| needs.footprint(options).total().saturating_add(spare);
+    Ok(needs.iter().map(|needs| needs.as_ref().map(share)).collect())
+}
+
+/// Gets a model and starts it, unless it is known beforehand that it does not fit into memory.
+///
+/// # Errors
+/// When it does not fit, or cannot be had or loaded.
+pub(super) fn load(model: &str, options: &LoadOptions) -> Result<LoadedModel> {
+    shares(&[model], options)?;
+    load_within(model, options)
+}
+
+/// Gets a model and starts it within the memory that the options give it.
 ///
 /// # Errors
 /// When it cannot be had or loaded.
-pub(super) fn load(model: &str, options: &LoadOptions) -> Result<LoadedModel> {
+pub(super) fn load_within(model: &str, options: &LoadOptions) -> Result<LoadedModel> {
     let local = get(model)?;
     hearth_engine::serve::load(&local, options).with_context(|| format!("cannot load {model}"))
 }

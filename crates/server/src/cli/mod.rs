@@ -38,7 +38,7 @@ enum Command {
     Pull(pull::Arguments),
     /// Write a model in safetensors as a GGUF file in fewer bits
     Quantize(quantize::Arguments),
-    /// Show the catalogue and what is on disk
+    /// Show the catalogue: what is on disk, and what this machine can hold
     List(list::Arguments),
     /// Measure a model's speed
     Bench(bench::Arguments),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use hearth_engine::export::{Exported, export_gguf};
+use hearth_engine::memory::Bytes;
 use hearth_engine::weights::QuantScheme;
 
 use super::load::get;
@@ -34,7 +35,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
         .with_context(|| format!("cannot quantise {model}"))?;
     let Exported { bytes, formats } = exported;
     let formats: Vec<String> = formats.iter().map(|(format, count)| format!("{count} {format}")).collect();
-    let size = indicatif::HumanBytes(bytes);
+    let size = Bytes(bytes);
     say(format_args!("{}: {size}, tensors: {}", out.display(), formats.join(", ")));
     Ok(())
 }

@@ -8,10 +8,11 @@ use anyhow::{Context, Result, anyhow};
 use hearth::endpoints::Endpoint;
 use hearth::providers::local::LocalProvider;
 use hearth::serve::{App, ServeSettings, serve};
+use hearth_engine::serve::LoadOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::load::{LoadArguments, load};
+use super::load::{LoadArguments, load_within, shares};
 use super::terminal::say;
 
 /// What is served when no model is named: a small one of each kind.
@@ -72,9 +73,12 @@ async fn listen(arguments: &Arguments) -> Result<()> {
 
 /// Loads one model after the other, and puts each behind its endpoint as soon as it answers.
 async fn load_all(app: &App, models: Vec<(String, String)>, arguments: &Arguments) -> Result<()> {
-    for (name, model) in models {
-        let options = arguments.load.options();
-        let loaded = tokio::task::spawn_blocking(move || load(&model, &options))
+    let options = arguments.load.options();
+    let all: Vec<&str> = models.iter().map(|(_, model)| model.as_str()).collect();
+    let shares = shares(&all, &options)?;
+    for ((name, model), memory) in models.into_iter().zip(shares) {
+        let options = LoadOptions { memory, ..options.clone() };
+        let loaded = tokio::task::spawn_blocking(move || load_within(&model, &options))
             .await
             .map_err(|error| anyhow!("loading broke off: {error}"))??;
         let created = loaded.info().created;

@@ -19,6 +19,59 @@ pub use self::scheme::{ModelOutline, QuantScheme};
 /// Bytes of the original that are converted before their pages are given back.
 const SLAB_BYTES: usize = 64 << 20;
 
+/// What the rules need to know of a tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorOutline<'a> {
+    /// As the Hugging Face checkpoint calls it.
+    pub name: &'a str,
+    /// Outermost dimension first.
+    pub shape: &'a [usize],
+    /// How it is stored now.
+    pub format: Format,
+}
+
+impl<'a> TensorOutline<'a> {
+    fn of(tensor: &'a WeightTensor) -> Self {
+        Self { name: &tensor.name, shape: &tensor.shape, format: tensor.format }
+    }
+
+    fn rows(&self) -> usize {
+        self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
+    }
+}
+
+impl QuantScheme {
+    /// The GGUF name and the format of each tensor; `None` for one that is not kept: an output matrix where the embedding
+    /// is that too, which some checkpoints hold once more.
+    fn formats(self, tensors: &[TensorOutline<'_>], outline: ModelOutline) -> Vec<Option<(String, Format)>> {
+        let table = NameTable::of(outline.architecture);
+        let translate = |name: &str| table.and_then(|table| gguf_name(table, name)).unwrap_or_else(|| name.to_owned());
+        let names: Vec<String> = tensors.iter().map(|tensor| translate(tensor.name)).collect();
+        let rows = |name: &str| names.iter().position(|one| one == name).map(|index| tensors[index].rows());
+        let tied = outline.tied || rows("output.weight").is_none();
+        let grouped = rows("blk.0.attn_q.weight") != rows("blk.0.attn_k.weight");
+        let mixture = Mixture { scheme: self, outline, tied, grouped };
+        let format = |(name, tensor): (String, &TensorOutline<'_>)| {
+            let format = mixture.format(&name, tensor.shape, tensor.format);
+            (!tied || name != "output.weight").then_some((name, format))
+        };
+        names.into_iter().zip(tensors).map(format).collect()
+    }
+
+    /// Bytes that these tensors take when they are stored as this scheme has it; `None` when one is quantised already, or
+    /// the sum overflows.
+    #[must_use]
+    pub fn bytes(self, tensors: &[TensorOutline<'_>], outline: ModelOutline) -> Option<u64> {
+        let plain = |tensor: &TensorOutline<'_>| matches!(tensor.format, Format::F32 | Format::F16 | Format::BF16);
+        if !tensors.iter().all(plain) {
+            return None;
+        }
+        let kept = self.formats(tensors, outline).into_iter().zip(tensors);
+        let bytes = kept.filter_map(|(kept, tensor)| Some(stored_bytes(kept?.1, tensor.shape).ok()));
+        bytes.into_iter().try_fold(0_u64, |sum, bytes| sum.checked_add(bytes?))
+    }
+}
+
 /// A tensor and how it is to be stored.
 #[derive(Debug)]
 pub struct PlannedTensor {
@@ -94,31 +147,25 @@ impl Weights {
     /// # Errors
     /// [`Fault::AlreadyQuantized`] when a tensor is in a block format now.
     pub fn plan(&self, scheme: QuantScheme, outline: ModelOutline) -> Result<Vec<PlannedTensor>, WeightsError> {
-        let table = NameTable::of(outline.architecture);
-        let translate = |name: &str| table.and_then(|table| gguf_name(table, name)).unwrap_or_else(|| name.to_owned());
-        let mut planned: Vec<PlannedTensor> = self
-            .all()
-            .map(|original| {
-                let gguf_name = translate(&original.name);
-                PlannedTensor { original, gguf_name, format: Format::F32 }
-            })
-            .collect();
-        let rows = |name: &str| planned.iter().find(|one| one.gguf_name == name).map(|one| one.original.rows());
-        let tied = outline.tied || rows("output.weight").is_none();
-        let grouped = rows("blk.0.attn_q.weight") != rows("blk.0.attn_k.weight");
-        let mixture = Mixture { scheme, outline, tied, grouped };
-        if tied {
-            // Some checkpoints hold the same matrix once more.
-            planned.retain(|one| one.gguf_name != "output.weight");
-        }
-        for one in &mut planned {
-            let stored = one.original.format;
-            if !matches!(stored, Format::F32 | Format::F16 | Format::BF16) {
-                return Err(one.fault(Fault::AlreadyQuantized { format: stored }));
-            }
-            one.format = mixture.format(&one.gguf_name, &one.original.shape, stored);
-        }
-        Ok(planned)
+        let originals: Vec<WeightTensor> = self.all().collect();
+        let tensors: Vec<TensorOutline<'_>> = originals.iter().map(TensorOutline::of).collect();
+        let formats = scheme.formats(&tensors, outline);
+        let planned = originals.into_iter().zip(formats).filter_map(|(original, format)| {
+            let (gguf_name, format) = format?;
+            Some(PlannedTensor { original, gguf_name, format })
+        });
+        let check = |one: PlannedTensor| match one.original.format {
+            Format::F32 | Format::F16 | Format::BF16 => Ok(one),
+            format => Err(one.fault(Fault::AlreadyQuantized { format })),
+        };
+        planned.map(check).collect()
+    }
+
+    /// Bytes of these tensors when they are stored as `scheme` has it; `None` when one is quantised already.
+    #[must_use]
+    pub fn quantized_bytes(&self, scheme: QuantScheme, outline: ModelOutline) -> Option<u64> {
+        let tensors: Vec<WeightTensor> = self.all().collect();
+        scheme.bytes(&tensors.iter().map(TensorOutline::of).collect::<Vec<_>>(), outline)
     }
 
     /// The same weights in memory, stored as `scheme` has it. Memory grows to the size of the result and no further: a
