@@ -68,6 +68,17 @@ pub fn real_model(name: &str) -> Option<LocalModel> {
     }
 }
 
+/// A program of llama.cpp that was built where `scripts/bench-llama-cpp` builds; `None`, and counted, when it is not there.
+#[must_use]
+pub fn llama_cpp_program(name: &str) -> Option<PathBuf> {
+    let program = HubConfig::from_environment().cache.join("llama.cpp/build/bin").join(name);
+    let found = program.is_file();
+    if !found {
+        further(&format!("llama.cpp's {name}: build it in the folder that `scripts/bench-llama-cpp` makes"));
+    }
+    found.then_some(program)
+}
+
 /// A folder of llama.cpp's source that `scripts/bench-llama-cpp` unpacks; `None`, and counted, when it is not there.
 #[must_use]
 pub fn llama_cpp_folder(name: &str) -> Option<PathBuf> {

@@ -102,6 +102,7 @@ fn a_model_that_cannot_fit_is_refused_before_anything_is_fetched() -> Result<()>
     {
         let said = error(&arguments)?;
         assert!(said.contains("not fit into memory: weights ") && said.contains(" are available"), "{said}");
+        assert!(!said.contains("panicked"), "{said}");
     }
     Ok(())
 }

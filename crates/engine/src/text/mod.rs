@@ -19,6 +19,7 @@ pub use chat_template::{ChatTemplate, Clock, Conversation, TemplateTokens};
 pub use detokenizer::{Detokenizer, DetokenizerOptions};
 pub use error::TextError;
 pub use gguf_vocabulary::{GgufVocabulary, SpecialIds};
+pub use sentence_piece_file::SentencePieceFile;
 pub use tokenizer::{MAX_TEXT_BYTES, SpecialTokens, Tokenizer};
 
 /// Everything a model knows about text.

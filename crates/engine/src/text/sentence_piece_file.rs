@@ -9,11 +9,14 @@ use super::gguf_vocabulary::token_type;
 
 /// The content of the file, as far as it is used.
 #[derive(Debug, PartialEq)]
-pub(super) struct SentencePieceFile {
+pub struct SentencePieceFile {
     /// Text, score and type, by id.
     pub pieces: Vec<(String, f32, i32)>,
+    /// Stands for what cannot be spelt.
     pub unknown: Option<u32>,
+    /// Begins a text.
     pub bos: Option<u32>,
+    /// Ends a text.
     pub eos: Option<u32>,
     /// A space is put in front of a text.
     pub adds_space: bool,

@@ -83,6 +83,11 @@ impl WeightMap {
         let _ = (map, range);
     }
 
+    /// All bytes; they keep the map alive.
+    pub(super) fn whole(self: &Arc<Self>) -> MappedBytes {
+        MappedBytes { map: Arc::clone(self), range: 0..self.bytes().len() }
+    }
+
     /// The `length` bytes from `offset`; they keep the map alive.
     ///
     /// # Errors

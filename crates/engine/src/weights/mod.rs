@@ -30,5 +30,5 @@ pub use checkpoint::Weights;
 pub use error::{Fault, Part, WeightsError};
 pub use gguf::{Gguf, GgufMetadata, GgufValue, GgufWriter};
 pub use map::{MappedBytes, WeightMap};
-pub use quantize::{ModelOutline, PlannedTensor, QuantScheme, TensorOutline};
+pub use quantize::{ModelOutline, PlannedTensor, QuantScheme, TensorOutline, gguf_name};
 pub use tensor::{IgnoredTensor, WeightTensor};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hearth_kernels::Format;
 
 use super::error::{Fault, Part, WeightsError};
-use super::map::MappedBytes;
+use super::map::{MappedBytes, WeightMap};
 
 /// A tensor in its stored format: `bytes` is exactly as long as `format` and `shape` say.
 #[derive(Debug, Clone)]
@@ -68,6 +68,27 @@ impl WeightTensor {
             let fault = Fault::WrongShape { expected, found: self.shape.clone() };
             fault.of(self.bytes.file(), Part::Tensor(self.name.clone()))
         })
+    }
+
+    /// The matrix with its rows as columns, in memory; the pages of the original are given back.
+    ///
+    /// # Errors
+    /// [`Fault::AlreadyQuantized`] where that would tear blocks apart.
+    pub fn turned(&self) -> Result<Self, WeightsError> {
+        let (rows, cols, size) = (self.rows(), self.cols(), self.format.block_bytes());
+        if self.format.block_len() != 1 {
+            let fault = Fault::AlreadyQuantized { format: self.format };
+            return Err(fault.of(self.bytes.file(), Part::Tensor(self.name.clone())));
+        }
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        for col in 0..cols {
+            for row in 0..rows {
+                bytes.extend_from_slice(&self.bytes[(row * cols + col) * size..][..size]);
+            }
+        }
+        self.bytes.release(0..self.bytes.len());
+        let bytes = WeightMap::from_bytes(self.bytes.file(), bytes).whole();
+        Ok(Self { name: self.name.clone(), format: self.format, shape: vec![cols, rows], bytes })
     }
 
     /// All values as f32, in row-major order: for vectors such as norms and biases. A matrix is expanded a block at a

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use hearth_engine::export::{Exported, export_gguf};
+use hearth_engine::export::{Exported, Storage, export_gguf};
 use hearth_engine::memory::Bytes;
-use hearth_engine::weights::QuantScheme;
 
 use super::load::get;
 use super::terminal::say;
@@ -19,9 +18,9 @@ pub(super) struct Arguments {
     /// The file to write; one that is there is replaced when the new one is whole
     #[arg(value_name = "OUT.gguf")]
     out: PathBuf,
-    /// How the weights are stored: q4_k_m, q5_k_m, q6_k or q8_0
+    /// How the weights are stored: q4_k_m, q5_k_m, q6_k or q8_0, or as they are in f16, bf16 or f32
     #[arg(long, value_name = "SCHEME")]
-    quant: QuantScheme,
+    quant: Storage,
     /// Threads that quantise, 1 to 512 [default: the machine's cores]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512))]
     threads: Option<u16>,

@@ -24,11 +24,14 @@ pub enum GgufValue {
     Texts(Vec<String>),
     /// A list of integers.
     I32s(Vec<i32>),
+    /// A list of floats.
+    F32s(Vec<f32>),
 }
 
 impl GgufValue {
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         const I32: u32 = 5;
+        const F32: u32 = 6;
         const TEXT: u32 = 8;
         const ARRAY: u32 = 9;
         match self {
@@ -45,6 +48,10 @@ impl GgufValue {
             }
             Self::I32s(values) => {
                 write_array_head(out, ARRAY, I32, values.len())?;
+                values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+            }
+            Self::F32s(values) => {
+                write_array_head(out, ARRAY, F32, values.len())?;
                 values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
             }
         }

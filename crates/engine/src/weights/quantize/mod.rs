@@ -43,9 +43,10 @@ impl<'a> TensorOutline<'a> {
 impl QuantScheme {
     /// The GGUF name and the format of each tensor; `None` for one that is not kept: an output matrix where the embedding
     /// is that too, which some checkpoints hold once more.
-    fn formats(self, tensors: &[TensorOutline<'_>], outline: ModelOutline) -> Vec<Option<(String, Format)>> {
+    #[must_use]
+    pub fn formats(self, tensors: &[TensorOutline<'_>], outline: ModelOutline) -> Vec<Option<(String, Format)>> {
         let table = NameTable::of(outline.architecture);
-        let translate = |name: &str| table.and_then(|table| gguf_name(table, name)).unwrap_or_else(|| name.to_owned());
+        let translate = |name: &str| table.and_then(|table| translated(table, name)).unwrap_or_else(|| name.to_owned());
         let names: Vec<String> = tensors.iter().map(|tensor| translate(tensor.name)).collect();
         let rows = |name: &str| names.iter().position(|one| one == name).map(|index| tensors[index].rows());
         let tied = outline.tied || rows("output.weight").is_none();
@@ -82,6 +83,11 @@ pub struct PlannedTensor {
 }
 
 impl PlannedTensor {
+    /// A tensor that is to be stored in `format`, under this name in a GGUF file.
+    pub fn new(original: WeightTensor, gguf_name: impl Into<String>, format: Format) -> Self {
+        Self { original, gguf_name: gguf_name.into(), format }
+    }
+
     /// The name in the Hugging Face checkpoint.
     pub fn name(&self) -> &str {
         &self.original.name
@@ -191,8 +197,13 @@ const RESPELLED: [(&str, &str); 3] = [
     (".mlp.experts.down_proj", ".block_sparse_moe.experts.w2.weight"),
 ];
 
+/// The name in GGUF files of `architecture` of the tensor that a Hugging Face checkpoint calls `name`.
+pub fn gguf_name(architecture: &str, name: &str) -> Option<String> {
+    translated(NameTable::of(architecture)?, name)
+}
+
 /// The GGUF name the rules know this tensor by.
-fn gguf_name(table: &NameTable, name: &str) -> Option<String> {
+fn translated(table: &NameTable, name: &str) -> Option<String> {
     let respelled = || {
         let (end, other) = RESPELLED.into_iter().find(|(end, _)| name.ends_with(end))?;
         table.to_gguf(&format!("{}{other}", name.strip_suffix(end)?))
