@@ -98,7 +98,9 @@ fn a_model_that_cannot_fit_is_refused_before_anything_is_fetched() -> Result<()>
     std::fs::write(huge.path().join("config.json"), sizes.to_string())?;
     std::fs::copy(checkpoint("llama-tied-f32").path.join("model.safetensors"), huge.path().join("model.safetensors"))?;
     let path = huge.path().display().to_string();
-    for arguments in [vec!["run", &path, "hello"], vec!["serve", "--port", "0", "--model", &path], vec!["bench", &path]]
+    let named = format!("huge={path}");
+    for arguments in
+        [vec!["run", &path, "hello"], vec!["serve", "--port", "0", "--model", &named], vec!["bench", &path]]
     {
         let said = error(&arguments)?;
         assert!(said.contains("not fit into memory: weights ") && said.contains(" are available"), "{said}");

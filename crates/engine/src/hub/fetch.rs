@@ -40,7 +40,7 @@ pub fn fetch(
         ModelLocation::Catalogue(card) => {
             let wanted =
                 Wanted { folder: card.name.clone(), sources: card.sources.clone(), note: card.note.clone(), config };
-            Ok(LocalModel { name, path: wanted.get(progress)?, card: Some(card.clone()) })
+            Ok(LocalModel { name, path: wanted.get(progress)?, card: Some((**card).clone()) })
         }
         ModelLocation::Hub(repository) => {
             let wanted = Wanted {
@@ -244,7 +244,7 @@ files = [{{ path = "tiny.gguf", size = {}, sha256 = "{sha256}" }}]
 "#,
             WEIGHTS.len()
         );
-        ModelLocation::Catalogue(Card::parse("tiny.toml", &text).unwrap())
+        ModelLocation::Catalogue(Box::new(Card::parse("tiny.toml", &text).unwrap()))
     }
 
     fn left_behind(config: &HubConfig) -> Vec<String> {

@@ -12,7 +12,7 @@ use super::error::HubError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelLocation {
     /// A model of the catalogue.
-    Catalogue(Card),
+    Catalogue(Box<Card>),
     /// A folder on disk in Hugging Face layout.
     Folder(PathBuf),
     /// A `.gguf` file on disk.
@@ -62,7 +62,7 @@ impl ModelLocation {
     /// hub id. Looks at the disk, never at the network.
     pub fn resolve(text: &str, catalogue: &Catalogue) -> Result<Self, HubError> {
         if let Some(card) = catalogue.find(text) {
-            return Ok(Self::Catalogue(card.clone()));
+            return Ok(Self::Catalogue(Box::new(card.clone())));
         }
         let path = Path::new(text);
         if path.is_dir() {

@@ -96,7 +96,7 @@ fn read(folder: &Path, vocab_size: u32) -> Result<Vocabulary, Error> {
     vocabulary.map_err(|reason| Error::file(&path, reason))
 }
 
-/// Whether the model's tokenizer puts tokens around a text, for the kinds where files say so.
+/// Whether the model's tokenizer puts tokens around a text.
 fn surroundings(
     folder: &Path,
     vocabulary: &Vocabulary,
@@ -113,9 +113,6 @@ fn surroundings(
              it can be written"
         );
         return Err(Error::file(folder, reason));
-    }
-    if vocabulary.model == "bert" {
-        return Ok(Vec::new());
     }
     let flag = |tokens: &[u32]| GgufValue::Bool(!tokens.is_empty());
     Ok(vec![("add_bos_token", flag(around.0)), ("add_eos_token", flag(around.1))])
