@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hearth_kernels::Threads;
 
 use super::encoder::EncoderWorker;
-use super::{EncoderHandle, EngineHandle, ModelInfo};
+use super::{EncoderHandle, EngineHandle, ModelInfo, RerankerHandle};
 use crate::checkpoint::{Checkpoint, CheckpointSource, optional_json, template_source};
 use crate::device::{self, DeviceChoice};
 use crate::error::Error;
@@ -56,6 +56,8 @@ pub enum LoadedModel {
     Decoder(EngineHandle),
     /// Embeds texts.
     Encoder(EncoderHandle),
+    /// Scores pairs of texts.
+    Reranker(RerankerHandle),
 }
 
 impl LoadedModel {
@@ -65,6 +67,7 @@ impl LoadedModel {
         match self {
             Self::Decoder(handle) => handle.info(),
             Self::Encoder(handle) => handle.info(),
+            Self::Reranker(handle) => handle.info(),
         }
     }
 }
@@ -94,7 +97,14 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
     };
     match (architecture.load)(&checkpoint, &backend)? {
         Model::Decoder(decoder) => start_decoder(decoder, info, &checkpoint, &backend, options),
-        Model::Encoder(encoder) => start_encoder(encoder, info, &checkpoint, &backend, options),
+        Model::Encoder(encoder) => {
+            let info = ModelInfo { dimensions: Some(encoder.shape().dimensions), ..info };
+            Ok(LoadedModel::Encoder(start_encoder(encoder, info, &checkpoint, &backend, options)?))
+        }
+        Model::Reranker(reranker) => {
+            let encoder = start_encoder(reranker, info, &checkpoint, &backend, options)?;
+            Ok(LoadedModel::Reranker(RerankerHandle::new(encoder)?))
+        }
     }
 }
 
@@ -133,14 +143,13 @@ fn start_encoder(
     checkpoint: &Checkpoint,
     backend: &Backend,
     options: &LoadOptions,
-) -> Result<LoadedModel, Error> {
+) -> Result<EncoderHandle, Error> {
     let shape = model.shape();
-    let dimensions = Some(shape.dimensions);
-    let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, dimensions, ..info };
+    let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, ..info };
     let tokenizer = tokenizer(checkpoint)?;
     let worker = EncoderWorker::new(model, backend.clone(), options.token_budget);
     let limit = options.max_sequences + options.queue;
-    Ok(LoadedModel::Encoder(EncoderHandle::start(info, tokenizer, worker, limit)?))
+    EncoderHandle::start(info, tokenizer, worker, limit)
 }
 
 /// How many blocks the cache gets.

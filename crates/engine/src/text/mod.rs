@@ -7,6 +7,7 @@ mod detokenizer;
 mod error;
 mod folder;
 mod gguf_vocabulary;
+mod pair;
 mod pipeline;
 mod python_format;
 mod ranked_merges;
@@ -19,6 +20,7 @@ pub use chat_template::{ChatTemplate, Clock, Conversation, TemplateTokens};
 pub use detokenizer::{Detokenizer, DetokenizerOptions};
 pub use error::TextError;
 pub use gguf_vocabulary::{GgufVocabulary, SpecialIds};
+pub use pair::{PairTemplate, TypedText};
 pub use tokenizer::{MAX_TEXT_BYTES, SpecialTokens, Tokenizer};
 
 /// Everything a model knows about text.

@@ -1,4 +1,4 @@
-//! What a provider answers with: a stream of events over all choices, or vectors.
+//! What a provider answers with: a stream of events over all choices, vectors or scores.
 
 use futures::stream::BoxStream;
 
@@ -80,5 +80,14 @@ pub struct Embeddings {
     /// In the order of the texts.
     pub vectors: Vec<Vec<f32>>,
     /// Tokens of all texts.
+    pub prompt_tokens: usize,
+}
+
+/// One score a document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// In the order of the documents: logits, where 0 is neither relevant nor irrelevant.
+    pub logits: Vec<f32>,
+    /// Tokens of all pairs of the query and a document.
     pub prompt_tokens: usize,
 }

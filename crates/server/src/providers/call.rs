@@ -78,3 +78,29 @@ pub struct EmbeddingCall {
     /// The size of vectors that the caller expects.
     pub dimensions: Option<usize>,
 }
+
+/// Documents to score against a query.
+#[derive(Debug, Clone)]
+pub struct RerankCall {
+    /// Not empty.
+    pub query: String,
+    /// At least one.
+    pub documents: Vec<String>,
+    /// The field they came from.
+    pub field: &'static str,
+    /// Most tokens of a document: its end beyond them is dropped.
+    pub document_tokens: Option<usize>,
+    /// What to do with a document that does not fit into the context beside the query.
+    pub too_long: TooLong,
+}
+
+/// What to do with a document that does not fit into the context beside the query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLong {
+    /// Refuse it.
+    Refuse,
+    /// Drop its beginning.
+    DropBeginning,
+    /// Drop its end.
+    DropEnd,
+}

@@ -9,8 +9,8 @@ pub mod local;
 
 use futures::future::BoxFuture;
 
-pub use answer::{Answer, AnswerEvent, Delta, Embeddings, TokenLogprob, TopLogprob};
-pub use call::{ChatCall, CompletionCall, EmbeddingCall, Generation, OnOverflow, Prompt};
+pub use answer::{Answer, AnswerEvent, Delta, Embeddings, Scores, TokenLogprob, TopLogprob};
+pub use call::{ChatCall, CompletionCall, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall, TooLong};
 
 use crate::endpoints::Task;
 use crate::error::{ApiError, ErrorKind};
@@ -33,6 +33,9 @@ pub trait Provider: Send + Sync {
 
     /// Turns texts into vectors, in order.
     fn embed(&self, call: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>>;
+
+    /// Scores documents by how well they answer a query, in order.
+    fn rerank(&self, call: RerankCall) -> BoxFuture<'_, Result<Scores, ProviderError>>;
 
     /// Whether the model can still answer at all.
     fn is_alive(&self) -> bool {

@@ -14,6 +14,7 @@ mod health;
 mod identity;
 mod invocations;
 mod models;
+mod rerank;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,8 @@ pub(crate) fn router(app: App) -> Router {
         .nest("/serving-endpoints", data_plane())
         .nest("/ai-gateway/mlflow/v1", data_plane())
         .nest("/ai-gateway/openai/v1", data_plane())
+        .route("/v2/rerank", post(rerank::create_v2))
+        .route("/rerank", post(rerank::create_text_ranks))
         .route("/serving-endpoints/{name}/invocations", post(invocations::invoke))
         .route("/.well-known/databricks-config", get(health::databricks_config))
         .route("/health/live", get(health::live))
@@ -63,6 +66,7 @@ fn data_plane() -> Router<App> {
         .route("/chat/completions", post(chat::create))
         .route("/completions", post(completions::create))
         .route("/embeddings", post(embeddings::create))
+        .route("/rerank", post(rerank::create))
         .route("/models", get(models::list))
         .route("/models/{id}", get(models::get))
 }
