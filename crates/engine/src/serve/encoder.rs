@@ -17,7 +17,7 @@ use super::{ModelInfo, RequestError, SubmitError};
 use crate::error::Error;
 use crate::models::EncoderModel;
 use crate::ops::{Backend, PackedTexts};
-use crate::text::{Tokenizer, TypedText};
+use crate::text::{ModelText, Tokenizer, TypedText};
 
 /// One row of numbers a text.
 type Rows = Vec<Vec<f32>>;
@@ -35,7 +35,7 @@ struct Call {
 #[derive(Clone)]
 pub struct EncoderHandle {
     info: Arc<ModelInfo>,
-    tokenizer: Tokenizer,
+    text: Arc<ModelText>,
     calls: Sender<Call>,
     gauges: Arc<LoadGauges>,
     limit: usize,
@@ -45,7 +45,7 @@ impl EncoderHandle {
     /// Starts the thread of an encoder. `limit` is how many calls may run and wait.
     pub(super) fn start(
         info: ModelInfo,
-        tokenizer: Tokenizer,
+        text: Arc<ModelText>,
         worker: EncoderWorker,
         limit: usize,
     ) -> Result<Self, Error> {
@@ -58,7 +58,7 @@ impl EncoderHandle {
             worker.run(&receiver);
         };
         thread.spawn(run).map_err(Error::Thread)?;
-        Ok(Self { info: Arc::new(info), tokenizer, calls, gauges, limit })
+        Ok(Self { info: Arc::new(info), text, calls, gauges, limit })
     }
 
     /// What is known of the model.
@@ -67,10 +67,16 @@ impl EncoderHandle {
         &self.info
     }
 
+    /// Everything it knows about text.
+    #[must_use]
+    pub fn text(&self) -> &Arc<ModelText> {
+        &self.text
+    }
+
     /// Its tokenizer.
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.text.tokenizer
     }
 
     /// Checks that each text has tokens, that the model knows them, and that they fit its context.

@@ -9,6 +9,7 @@ mod engine;
 mod handle;
 mod info;
 mod loader;
+mod model_text;
 mod request;
 mod reranker;
 mod stream;

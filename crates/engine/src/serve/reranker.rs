@@ -1,8 +1,10 @@
 //! A reranker as a service: pairs of texts in, one score each out, on an encoder's thread and by its batches.
 
+use std::sync::Arc;
+
 use super::{EncoderHandle, ModelInfo, RequestError, SubmitError};
 use crate::error::Error;
-use crate::text::{PairTemplate, TextError, Tokenizer, TypedText};
+use crate::text::{ModelText, PairTemplate, TextError, Tokenizer, TypedText};
 
 /// A running reranker. Cheap to clone; the thread ends when the last handle is gone.
 #[derive(Clone)]
@@ -27,6 +29,12 @@ impl RerankerHandle {
     #[must_use]
     pub fn info(&self) -> &ModelInfo {
         self.encoder.info()
+    }
+
+    /// Everything it knows about text.
+    #[must_use]
+    pub fn text(&self) -> &Arc<ModelText> {
+        self.encoder.text()
     }
 
     /// Its tokenizer.

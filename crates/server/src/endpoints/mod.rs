@@ -50,7 +50,8 @@ impl fmt::Display for Task {
 const NAME_LENGTH: usize = 128;
 
 /// Words that stand where a name would stand in some path.
-const RESERVED_NAMES: [&str; 6] = ["chat", "completions", "embeddings", "rerank", "responses", "models"];
+const RESERVED_NAMES: [&str; 9] =
+    ["chat", "completions", "embeddings", "rerank", "responses", "models", "tokenize", "detokenize", "tokenizer_info"];
 
 /// An endpoint that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

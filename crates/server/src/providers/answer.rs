@@ -91,3 +91,36 @@ pub struct Scores {
     /// Tokens of all pairs of the query and a document.
     pub prompt_tokens: usize,
 }
+
+/// A text or a conversation in tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizedText {
+    /// In order.
+    pub tokens: Vec<VocabularyToken>,
+    /// Most tokens of a text that the model takes.
+    pub context_length: usize,
+}
+
+/// A token as the vocabulary knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VocabularyToken {
+    /// Its id.
+    pub id: u32,
+    /// As the vocabulary writes it, such as `▁the`.
+    pub spelling: String,
+}
+
+/// What there is to know of a tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizerFacts {
+    /// The reference implementation's class, where the model names one.
+    pub class: Option<String>,
+    /// `bos_token` and its like, with their texts.
+    pub special: Vec<(&'static str, Option<String>)>,
+    /// The chat template.
+    pub template: Option<String>,
+    /// Most tokens of a text that the model takes.
+    pub context_length: usize,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+}

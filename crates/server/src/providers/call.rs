@@ -1,6 +1,7 @@
 //! What a provider is asked for: checked requests, without a trace of HTTP.
 
 use hearth_sampler::SamplingRequest;
+use serde_json::Value;
 
 use crate::wire::chat::Role;
 
@@ -103,4 +104,38 @@ pub enum TooLong {
     DropBeginning,
     /// Drop its end.
     DropEnd,
+}
+
+/// Something to cut into tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TokenizeCall {
+    /// A text.
+    Text {
+        /// The text.
+        text: String,
+        /// Whether the tokens that the model expects around every text are put there.
+        special: bool,
+    },
+    /// A conversation, by the model's chat template.
+    Conversation {
+        /// Oldest first, at least one.
+        messages: Vec<ChatMessage>,
+        /// Descriptions of functions, for templates that show them.
+        tools: Vec<Value>,
+        /// Where it ends.
+        end: ConversationEnd,
+        /// Whether the leading tokens that the model expects are put there where the template leaves them out.
+        special: bool,
+    },
+}
+
+/// Where the text of a conversation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConversationEnd {
+    /// Where the assistant's answer begins.
+    AnswerBegins,
+    /// With the text of the last message, so that it can go on.
+    LastMessage,
+    /// After the last message.
+    Closed,
 }

@@ -11,9 +11,9 @@ use hearth_engine::serve::{
 };
 use hearth_engine::text::{Conversation, Detokenizer, DetokenizerOptions, ModelText, SpecialTokens};
 use hearth_sampler::{ParamError, SamplingParams};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{blocking, check_text_length, engine_error, request_error, submit_error, text_error};
+use super::{blocking, check_text_length, engine_error, request_error, submit_error, template_message, text_error};
 use crate::providers::call::ChatMessage;
 use crate::providers::{
     Answer, AnswerEvent, ChatCall, CompletionCall, Delta, Generation, OnOverflow, Prompt, ProviderError, TokenLogprob,
@@ -127,14 +127,6 @@ fn conversation_tokens(text: &ModelText, messages: &[ChatMessage], field: &str) 
     let messages: Vec<Value> = messages.iter().map(template_message).collect();
     let conversation = Conversation { messages: &messages, add_generation_prompt: true, ..Conversation::default() };
     text.prompt_tokens(&conversation).map_err(|error| text_error(field, &error))
-}
-
-fn template_message(message: &ChatMessage) -> Value {
-    let mut value = json!({"role": message.role, "content": message.content});
-    if let Some(name) = &message.name {
-        value["name"] = json!(name);
-    }
-    value
 }
 
 fn decoded(text: &ModelText, tokens: &[u32]) -> String {

@@ -5,6 +5,7 @@
 mod decoder;
 mod encoder;
 mod reranker;
+mod tokenizer;
 
 use std::sync::LazyLock;
 
@@ -13,13 +14,15 @@ use futures::future::BoxFuture;
 use hearth_engine::Error;
 use hearth_engine::serve::{LoadedModel, RequestError, SubmitError};
 use hearth_engine::text::{TextError, Tokenizer};
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::{
     Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad, RerankCall,
-    Scores,
+    Scores, TokenizeCall, TokenizedText, TokenizerFacts,
 };
 use crate::endpoints::Task;
+use crate::providers::call::ChatMessage;
 
 /// A model of this process as a provider.
 pub struct LocalProvider {
@@ -75,6 +78,18 @@ impl Provider for LocalProvider {
         }
     }
 
+    fn tokenize(&self, call: TokenizeCall) -> BoxFuture<'_, Result<TokenizedText, ProviderError>> {
+        tokenizer::tokenize(&self.model, call).boxed()
+    }
+
+    fn detokenize(&self, tokens: Vec<u32>) -> BoxFuture<'_, Result<String, ProviderError>> {
+        tokenizer::detokenize(&self.model, tokens).boxed()
+    }
+
+    fn tokenizer(&self) -> Result<TokenizerFacts, ProviderError> {
+        Ok(tokenizer::facts(&self.model))
+    }
+
     fn is_alive(&self) -> bool {
         match &self.model {
             LoadedModel::Decoder(engine) => engine.is_alive(),
@@ -100,6 +115,15 @@ impl LocalProvider {
         let text = format!("the model {} does not do {task}", self.model_name());
         async { Err(ProviderError::WrongTask(text)) }.boxed()
     }
+}
+
+/// A message as chat templates read it.
+fn template_message(message: &ChatMessage) -> Value {
+    let mut value = json!({"role": message.role, "content": message.content});
+    if let Some(name) = &message.name {
+        value["name"] = json!(name);
+    }
+    value
 }
 
 /// Runs `work` where it may take its time.

@@ -5,6 +5,7 @@ mod around;
 mod fake;
 mod plane;
 mod ranks;
+mod tokenizers;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
