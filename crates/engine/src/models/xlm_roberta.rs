@@ -3,25 +3,26 @@
 
 use serde_json::Value;
 
-use super::bert::{Bert, BertConfig, Positions};
+use super::bert::{BertConfig, Positions, SentenceEncoder};
 use super::config::Config;
 use super::{Architecture, Model};
-use crate::checkpoint::Checkpoint;
 use crate::error::Error;
-use crate::ops::Backend;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "xlm-roberta",
     classes: &["XLMRobertaModel", "XLMRobertaForMaskedLM"],
-    blueprint: |config| read(config)?.blueprint(),
-    load: |checkpoint, backend| Ok(Model::Encoder(Box::new(load(checkpoint, backend)?))),
+    blueprint: |value| config(value)?.blueprint(BertConfig::pooler),
+    load: |checkpoint, backend| {
+        let config = config(&checkpoint.config)?;
+        Ok(Model::Encoder(Box::new(SentenceEncoder::load(checkpoint, backend, &config, "roberta")?)))
+    },
 };
 
-fn read(config: &Value) -> Result<BertConfig, Error> {
-    let padding = Config(config).optional_size("pad_token_id")?.unwrap_or(1);
-    BertConfig::read(config, Positions::AfterPadding(padding as u32))
-}
-
-fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Bert, Error> {
-    Bert::load(checkpoint, backend, &read(&checkpoint.config)?, "roberta")
+/// BERT's configuration, with positions from past the padding token's.
+///
+/// # Errors
+/// As [`BertConfig::read`].
+pub(super) fn config(value: &Value) -> Result<BertConfig, Error> {
+    let padding = Config(value).optional_size("pad_token_id")?.unwrap_or(1);
+    BertConfig::read(value, Positions::AfterPadding(padding as u32))
 }
