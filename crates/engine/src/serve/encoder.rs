@@ -166,7 +166,7 @@ impl EncoderWorker {
             return Ok(Vec::new());
         }
         let Self { model, backend, .. } = self;
-        let embeddings: Result<Tensor, Error> = backend.threads().install(|| model.forward(texts));
+        let embeddings: Result<Tensor, Error> = backend.run(|| model.forward(texts));
         Ok(embeddings?.to_vec2()?)
     }
 

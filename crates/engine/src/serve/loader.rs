@@ -28,6 +28,9 @@ const BLOCK_SIZE: usize = 16;
 pub struct LoadOptions {
     /// Where it runs.
     pub device: DeviceChoice,
+    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It is
+    /// slower by far: for tests of what runs on those devices.
+    pub tensor_operations: bool,
     /// What the weights are quantised to when they are loaded; by default they are used as they are stored.
     pub quant: Option<QuantScheme>,
     /// Threads of the CPU kernels; the machine's cores by default.
@@ -45,7 +48,8 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         let (device, max_sequences, queue, token_budget) = (DeviceChoice::Auto, 64, 256, 512);
-        Self { device, quant: None, threads: None, kv_memory: None, max_sequences, queue, token_budget }
+        let (tensor_operations, quant, threads, kv_memory) = (false, None, None, None);
+        Self { device, tensor_operations, quant, threads, kv_memory, max_sequences, queue, token_budget }
     }
 }
 
@@ -82,7 +86,11 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
         Some(scheme) => checkpoint.quantized(scheme, &threads)?,
         None => checkpoint,
     };
-    let backend = Backend::new(device::open(options.device)?, Arc::new(threads));
+    let (device, threads) = (device::open(options.device)?, Arc::new(threads));
+    let backend = match options.tensor_operations {
+        true => Backend::with_tensor_operations(device, threads),
+        false => Backend::new(device, threads),
+    };
     let info = ModelInfo {
         name: model.name.clone(),
         architecture: architecture.name.to_owned(),
@@ -123,6 +131,7 @@ fn start_decoder(
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
     let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());
     let text = Arc::new(model_text(checkpoint)?);
+    backend.synchronize()?; // another thread takes it over
     let limit = config.max_sequences + options.queue;
     Ok(LoadedModel::Decoder(EngineHandle::start(info, text, scheduler, runner, limit)?))
 }
@@ -138,6 +147,7 @@ fn start_encoder(
     let dimensions = Some(shape.dimensions);
     let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, dimensions, ..info };
     let tokenizer = tokenizer(checkpoint)?;
+    backend.synchronize()?; // another thread takes it over
     let worker = EncoderWorker::new(model, backend.clone(), options.token_budget);
     let limit = options.max_sequences + options.queue;
     Ok(LoadedModel::Encoder(EncoderHandle::start(info, tokenizer, worker, limit)?))
