@@ -65,9 +65,7 @@ impl RotaryTable {
     fn check(&self, positions: &[u32]) -> Result<()> {
         let bound = self.max_positions;
         match positions.iter().find(|&&position| position as usize >= bound) {
-            Some(&position) => {
-                Err(KernelError::OutOfBounds { argument: "positions", bound, value: position as usize })
-            }
+            Some(&position) => Err(KernelError::OutOfBounds { argument: "positions", bound, value: position as usize }),
             None => Ok(()),
         }
     }

@@ -77,9 +77,7 @@ impl Experts {
     /// When `x` has another width than the experts, or another number of rows than the routing.
     pub fn mix(&self, x: &Tensor, routing: &Routing) -> Result<Tensor, Error> {
         match (&self.weights, &routing.0) {
-            (ExpertWeights::Mapped(experts), Routed::Host(routing)) => {
-                mix(self.backend.threads(), x, routing, experts)
-            }
+            (ExpertWeights::Mapped(experts), Routed::Host(routing)) => mix(self.backend.threads(), x, routing, experts),
             (ExpertWeights::Uploaded(experts), Routed::Device(routing)) => experts.mix(x, routing),
             _ => Err(other_backend("a mixture of experts", "the routing of another backend")),
         }

@@ -81,8 +81,7 @@ pub(in crate::ops) fn packed(
 ) -> Result<Tensor, Error> {
     let (q_host, k_host, v_host) = (host(q)?, host(k)?, host(v)?);
     let mut out = vec![0.0; q.elem_count()]; // [tokens, heads * head_dim]
-    let sequences =
-        PackedSequences { q: q_host.elements()?, k: k_host.elements()?, v: v_host.elements()?, lengths };
+    let sequences = PackedSequences { q: q_host.elements()?, k: k_host.elements()?, v: v_host.elements()?, lengths };
     packed_attention(threads, &sequences, shape, &mut out)?;
     Ok(Tensor::from_vec(out, q.shape(), q.device())?)
 }

@@ -239,11 +239,7 @@ pub(in crate::ops) fn paged(
     Ok(plan.groups.attend([&q, &k, &v], shape.scale)?.reshape(queries.shape())?)
 }
 
-fn paged_plan<'a>(
-    cache: &LayerCache,
-    batch: &'a ForwardBatch,
-    shape: &AttentionShape,
-) -> Result<&'a PagedPlan, Error> {
+fn paged_plan<'a>(cache: &LayerCache, batch: &'a ForwardBatch, shape: &AttentionShape) -> Result<&'a PagedPlan, Error> {
     once(&batch.device.paged, || {
         let (_, block_size, key_heads, head_dim) = cache.keys.dims4()?;
         let sizes = PagedSizes { heads: shape.heads, key_heads, head_dim, block_size, limit: GROUP_ELEMENTS };
@@ -257,7 +253,8 @@ pub(in crate::ops) struct PackedPlan(Groups);
 
 impl PackedPlan {
     fn new(lengths: &[usize], sizes: &GroupSizes, device: &Device) -> Result<Self, Error> {
-        let starts: Vec<usize> = lengths.iter().scan(0, |next, length| Some(std::mem::replace(next, *next + length))).collect();
+        let starts: Vec<usize> =
+            lengths.iter().scan(0, |next, length| Some(std::mem::replace(next, *next + length))).collect();
         let mut results = Results::new(lengths.iter().sum(), sizes.heads);
         let mut groups = Vec::new();
         for texts in group_texts(lengths, sizes) {
@@ -275,14 +272,23 @@ impl PackedPlan {
 /// Uploads one group of texts, each by its first row and its length.
 fn packed_group(texts: &[(usize, usize)], longest: usize, heads: usize, device: &Device) -> Result<Group, Error> {
     let sequences = texts.len();
-    let rows = texts.iter().flat_map(|(start, length)| (0..longest).map(move |row| (start + row.min(length - 1)) as u32));
+    let rows =
+        texts.iter().flat_map(|(start, length)| (0..longest).map(move |row| (start + row.min(length - 1)) as u32));
     let rows = Tensor::from_vec(rows.collect::<Vec<u32>>(), (sequences, longest), device)?;
     let lengths: Vec<u32> = texts.iter().map(|(_, length)| *length as u32).collect();
     let lengths = Tensor::from_vec(lengths, (sequences, 1), device)?;
     let keys = key_index(&rows, &lengths, heads)?;
     let positions = Tensor::arange(0_u32, longest as u32, device)?.reshape((1, longest))?;
     let seen = positions.broadcast_lt(&lengths)?.reshape((sequences, 1, 1, 1, longest))?;
-    Ok(Group { sequences, key_heads: heads, rows: longest, shared: 1, queries: Some(keys.clone()), keys, mask: mask(&seen)? })
+    Ok(Group {
+        sequences,
+        key_heads: heads,
+        rows: longest,
+        shared: 1,
+        queries: Some(keys.clone()),
+        keys,
+        mask: mask(&seen)?,
+    })
 }
 
 /// Attention of every token to every token of its own text; `qkv` are each `[tokens, heads * head_dim]`.

@@ -1,27 +1,20 @@
 //! A mixture of experts without asking the device who was chosen.
 //!
-//! 16-bit experts on a CUDA device are multiplied by one grouped kernel: each token meets its own experts alone. Everywhere else the
-//! host would have to know the choice, and wait for it in every layer. Instead each expert is applied to every token, with the weight 0
-//! where it was not chosen: `experts / top_k` times the products that are needed, and the weights of all experts read in each
-//! step. Few tokens with unquantised weights copy the matrices of their own experts instead, which is cheaper while there are
-//! fewer choices than experts.
+//! The host would have to know the choice to compute it alone, and wait for it in every layer. Instead each expert is applied to
+//! every token, with the weight 0 where it was not chosen: `experts / top_k` times the products that are needed, and the weights of all
+//! experts read in each step. While there are fewer choices than experts, unquantised matrices of the chosen ones are copied and
+//! multiplied alone, which is less to read and write. (The tensor library's grouped kernels round activations and results to 16 or 8
+//! bits.)
 
 use candle_core::{D, DType, Device, Tensor};
-use candle_nn::moe::moe_gemm;
 use candle_nn::ops::softmax_last_dim;
 
 use super::UploadedMatrix;
 use super::matrix::{dense_type, multiply_dense, upload_dense};
-use super::rows::{cast, silu_mul};
+use super::rows::silu_mul;
 use crate::error::Error;
 use crate::ops::{ExpertTensors, Orientation, Selection};
 use crate::weights::WeightTensor;
-
-/// Most choices that are sorted at a time: one thread block sorts them in its shared memory.
-const SORTED_CHOICES: usize = 4096;
-
-/// The grouped kernel reads this many elements at a time.
-const GROUPED_COLUMNS: usize = 8;
 
 /// The experts of each token, best first.
 #[derive(Clone, Debug)]
@@ -50,11 +43,6 @@ impl DeviceRouting {
             }
         };
         Ok(Self { experts: chosen, weights })
-    }
-
-    fn rows(&self, start: usize, length: usize) -> Result<Self, Error> {
-        let part = |tensor: &Tensor| tensor.narrow(0, start, length);
-        Ok(Self { experts: part(&self.experts)?, weights: part(&self.weights)? })
     }
 
     /// The weight of every expert for every token, 0 where it was not chosen: `[tokens, experts]`.
@@ -123,12 +111,7 @@ impl DeviceExperts {
 }
 
 /// All matrices below each other: `[experts, outputs, inputs]`.
-fn stack(
-    device: &Device,
-    tensors: &[WeightTensor],
-    dtype: DType,
-    orientation: Orientation,
-) -> Result<Tensor, Error> {
+fn stack(device: &Device, tensors: &[WeightTensor], dtype: DType, orientation: Orientation) -> Result<Tensor, Error> {
     let first = tensors.first().ok_or_else(|| Error::config("experts", "a layer has none"))?;
     let [rows, cols] = first.shape[..] else {
         let reason = format!("an expert's matrix has two dimensions, this has shape {:?}", first.shape);
@@ -161,21 +144,9 @@ fn mix_all(
 
 impl StackedExperts {
     fn mix(&self, x: &Tensor, routing: &DeviceRouting) -> Result<Tensor, Error> {
-        let ((tokens, _), (_, top_k)) = (x.dims2()?, routing.experts.dims2()?);
-        let experts = self.gate.dim(0)?;
-        if self.fits_grouped_kernel(x.device())? {
-            let step = (SORTED_CHOICES / top_k).max(1);
-            let parts: Vec<Tensor> = (0..tokens)
-                .step_by(step)
-                .map(|start| {
-                    let length = step.min(tokens - start);
-                    self.mix_chosen(&x.narrow(0, start, length)?, &routing.rows(start, length)?, grouped)
-                })
-                .collect::<Result<_, _>>()?;
-            return Ok(Tensor::cat(&parts, 0)?);
-        }
+        let ((tokens, top_k), experts) = (routing.experts.dims2()?, self.gate.dim(0)?);
         if tokens * top_k < experts {
-            return self.mix_chosen(x, routing, gathered);
+            return self.mix_chosen(x, routing);
         }
         mix_all(x, &routing.spread(experts)?, |expert, x| {
             let one = |stack: &Tensor| stack.get(expert);
@@ -184,63 +155,16 @@ impl StackedExperts {
         })
     }
 
-    fn fits_grouped_kernel(&self, device: &Device) -> Result<bool, Error> {
-        let ((_, inner, width), half) = (self.gate.dims3()?, self.gate.dtype() != DType::F32);
-        let aligned = width.is_multiple_of(GROUPED_COLUMNS) && inner.is_multiple_of(GROUPED_COLUMNS);
-        Ok(device.is_cuda() && half && aligned)
+    /// Each token with copies of its own experts' matrices.
+    fn mix_chosen(&self, x: &Tensor, routing: &DeviceRouting) -> Result<Tensor, Error> {
+        let ((tokens, width), (_, top_k)) = (x.dims2()?, routing.experts.dims2()?);
+        let chosen = routing.experts.flatten_all()?; // [choices]
+        let copy = |stack: &Tensor| stack.index_select(&chosen, 0); // [choices, outputs, inputs]
+        let rows = x.unsqueeze(1)?.broadcast_as((tokens, top_k, width))?.contiguous()?;
+        let rows = rows.reshape((tokens * top_k, 1, width))?;
+        let gate = multiply_dense(&rows, &copy(&self.gate)?)?;
+        let gated = silu_mul(&gate, &multiply_dense(&rows, &copy(&self.up)?)?)?; // [choices, 1, inner]
+        let mixed = multiply_dense(&gated, &copy(&self.down)?)?.reshape((tokens, top_k, width))?;
+        Ok(mixed.broadcast_mul(&routing.weights.unsqueeze(2)?)?.sum(1)?)
     }
-
-    /// Each token with its own experts alone. `product` multiplies the row of each choice with its expert's matrix.
-    fn mix_chosen(
-        &self,
-        x: &Tensor,
-        routing: &DeviceRouting,
-        product: fn(&Tensor, &Tensor, &Choices) -> Result<Tensor, Error>,
-    ) -> Result<Tensor, Error> {
-        let ((tokens, width), choices) = (x.dims2()?, Choices::new(routing)?);
-        let rows = x.index_select(&choices.tokens, 0)?; // [choices, width]
-        let gated = silu_mul(&product(&rows, &self.gate, &choices)?, &product(&rows, &self.up, &choices)?)?;
-        let mixed = product(&gated, &self.down, &choices)?; // [choices, width]
-        let weighted = mixed.broadcast_mul(&routing.weights.flatten_all()?.unsqueeze(1)?)?;
-        Ok(weighted.reshape((tokens, choices.top_k, width))?.sum(1)?)
-    }
-}
-
-/// Every choice of every token, token after token.
-struct Choices {
-    top_k: usize,
-    /// The expert of each. `[choices]`, u32
-    experts: Tensor,
-    /// The token of each. `[choices]`, u32
-    tokens: Tensor,
-    /// The numbers of the choices, expert after expert. `[choices]`, u32
-    sorted: Tensor,
-}
-
-impl Choices {
-    fn new(routing: &DeviceRouting) -> Result<Self, Error> {
-        let (tokens, top_k) = routing.experts.dims2()?;
-        let experts = routing.experts.contiguous()?.flatten_all()?;
-        let token = Tensor::arange(0_u32, tokens as u32, experts.device())?;
-        let tokens = token.unsqueeze(1)?.broadcast_as((tokens, top_k))?.contiguous()?.flatten_all()?;
-        let sorted = experts.arg_sort_last_dim(true)?;
-        Ok(Self { top_k, experts, tokens, sorted })
-    }
-}
-
-/// The grouped kernel's product: `rows [choices, inputs]` with `matrices [experts, outputs, inputs]` to `[choices, outputs]`.
-fn grouped(rows: &Tensor, matrices: &Tensor, choices: &Choices) -> Result<Tensor, Error> {
-    let experts = choices.experts.index_select(&choices.sorted, 0)?;
-    // Given weights, the kernel takes a row for each choice and not for each token. Ours are applied later, in f32.
-    let ones = Tensor::ones(choices.experts.elem_count(), DType::F32, rows.device())?;
-    let rows = cast(rows, matrices.dtype())?;
-    let product = moe_gemm(&rows, matrices, &Some(ones), &choices.sorted, &experts, choices.top_k, false)?;
-    cast(&product, DType::F32)
-}
-
-/// The same from a copy of each choice's matrix.
-fn gathered(rows: &Tensor, matrices: &Tensor, choices: &Choices) -> Result<Tensor, Error> {
-    let matrices = matrices.index_select(&choices.experts, 0)?; // [choices, outputs, inputs]
-    let rows = cast(rows, matrices.dtype())?.unsqueeze(1)?; // [choices, 1, inputs]
-    cast(&rows.matmul(&matrices.t()?)?.squeeze(1)?, DType::F32)
 }

@@ -82,7 +82,11 @@ pub(super) fn group_texts(lengths: &[usize], sizes: &GroupSizes) -> Vec<Vec<usiz
         classes[length.next_power_of_two().ilog2() as usize].push(text);
     }
     for class in classes {
-        groups.extend(group_by_length(class, |text| lengths[*text], |count, longest| sizes.fit(count, longest, longest)));
+        groups.extend(group_by_length(
+            class,
+            |text| lengths[*text],
+            |count, longest| sizes.fit(count, longest, longest),
+        ));
     }
     groups
 }
@@ -147,9 +151,12 @@ mod tests {
         }
         assert!(seen.iter().all(|count| *count == 1), "every row once: {seen:?}");
         assert!(groups.len() > 5 && groups.len() < 40, "{}", groups.len());
-        let last: Vec<usize> = groups.iter().flatten().filter(|piece| piece.rows.start >= 20).map(|piece| {
-            piece.first_position + 20 - piece.rows.start
-        }).collect();
+        let last: Vec<usize> = groups
+            .iter()
+            .flatten()
+            .filter(|piece| piece.rows.start >= 20)
+            .map(|piece| piece.first_position + 20 - piece.rows.start)
+            .collect();
         assert!(last.len() > 1 && last.iter().all(|position| *position == 13), "positions go on: {last:?}");
     }
 

@@ -1,7 +1,7 @@
 //! Weight matrices on the device, in the stored format.
 //!
-//! Matrices of f32, bf16 and f16 are multiplied in their own type. Quantised ones are multiplied in f32 without rounding the
-//! activations: up to [`SINGLE_ROWS`] rows on a CUDA device row by row, with a kernel that expands each weight in registers (the
+//! Matrices of f32 are multiplied in f32, those of bf16 and f16 as [`half`] says. Quantised ones are multiplied in f32 without
+//! rounding the activations: up to [`SINGLE_ROWS`] rows on a CUDA device row by row, with a kernel that expands each weight in registers (the
 //! matrix is read once for each row); more rows, and any on another device, by expanding a band of at most
 //! [`BAND_ELEMENTS`] weights to f32 and one f32 product (for each 4-bit weight half a byte is read, and four bytes are written and
 //! read again). That is slower than the 8-bit products the tensor library has, and as exact as the weights are.
@@ -12,7 +12,7 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 use hearth_kernels::Format;
 
-use super::rows::cast;
+use super::half;
 use crate::error::Error;
 use crate::ops::Orientation;
 use crate::weights::WeightTensor;
@@ -59,7 +59,8 @@ impl UploadedMatrix {
                 upload_bands(device, tensor, dtype, band).map(|bands| Self::Quantised(bands, orientation))
             }
         };
-        uploaded.map_err(|error| Error::config(&tensor.name, format!("cannot be uploaded as {}: {error}", tensor.format)))
+        uploaded
+            .map_err(|error| Error::config(&tensor.name, format!("cannot be uploaded as {}: {error}", tensor.format)))
     }
 
     /// `[m, inputs]` to `[m, outputs]`, both f32.
@@ -78,19 +79,20 @@ impl UploadedMatrix {
     }
 }
 
-/// `[m, inputs]` times a transposed `[outputs, inputs]`, in the weights' type, to `[m, outputs]` in f32.
-pub(super) fn multiply_dense(x: &Tensor, weight: &Tensor) -> Result<Tensor, Error> {
-    let product = cast(x, weight.dtype())?.matmul(&weight.t()?)?;
-    cast(&product, DType::F32)
+/// `[.., m, inputs]` times a transposed `[.., outputs, inputs]`, to `[.., m, outputs]` in f32.
+pub(super) fn multiply_dense(x: &Tensor, weights: &Tensor) -> Result<Tensor, Error> {
+    match weights.dtype() {
+        DType::F32 => Ok(x.matmul(&weights.t()?)?),
+        _ => half::multiply(x, weights),
+    }
 }
 
 fn multiply_quantised(x: &Tensor, band: &QTensor, orientation: Orientation) -> Result<Tensor, Error> {
     let ((m, _), (_, cols)) = (x.dims2()?, band.shape().dims2()?);
     let plain = orientation == Orientation::OutputsByInputs;
     if plain && x.device().is_cuda() && m <= SINGLE_ROWS && cols.is_multiple_of(SINGLE_ROW_COLUMNS) {
-        let rows: Vec<Tensor> = (0..m)
-            .map(|row| x.narrow(0, row, 1)?.apply_op1_no_bwd(band))
-            .collect::<candle_core::Result<_>>()?;
+        let rows: Vec<Tensor> =
+            (0..m).map(|row| x.narrow(0, row, 1)?.apply_op1_no_bwd(band)).collect::<candle_core::Result<_>>()?;
         return Ok(Tensor::cat(&rows, 0)?);
     }
     let weight = band.dequantize(x.device())?;

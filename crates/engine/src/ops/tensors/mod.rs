@@ -1,8 +1,7 @@
 //! The operations as the tensor library's, on whatever device the tensors are: what a GPU runs.
 //!
-//! Products are f32 of the weights as stored, but for 16-bit weights: their products take the activations in the weights' type, sum in
-//! f32 and round each result to that type, as the reference implementations do. The residual stream, the norms, the rotary
-//! positions, the cache and attention are f32.
+//! Products are of the weights as stored and as good as f32, whatever the format; everything else is f32, the cache included. What
+//! that costs is told where it is paid: [`half`], [`matrix`], [`experts`].
 //!
 //! Nothing in a layer waits for the device or sends it anything: what a step needs besides its tokens' vectors is made by the
 //! first layer that asks for it and kept in [`StepTensors`].
@@ -13,6 +12,7 @@
 pub(super) mod attention;
 pub(super) mod experts;
 mod groups;
+mod half;
 mod matrix;
 pub(super) mod rows;
 mod step;

@@ -1,6 +1,6 @@
 //! Row by row: norms, activations, rotary positions.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use candle_nn::rotary_emb::{rope, rope_i};
 use hearth_kernels::{RotaryStyle, RotaryTable};
 
@@ -62,9 +62,4 @@ pub(in crate::ops) fn rotate(
         RotaryStyle::Interleaved => rope_i,
     };
     Ok(turn(&heads, &angles.cosines, &angles.sines)?.reshape((tokens, width))?)
-}
-
-/// `x` in another type; the same tensor where it has it.
-pub(super) fn cast(x: &Tensor, to: DType) -> Result<Tensor, Error> {
-    Ok(x.to_dtype(to)?)
 }
