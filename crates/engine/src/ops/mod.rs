@@ -12,6 +12,8 @@ mod matrix;
 mod norm;
 mod rotary;
 mod tensors;
+#[cfg(test)]
+mod tests;
 mod vector;
 
 pub use backend::Backend;

@@ -305,3 +305,53 @@ pub(in crate::ops) fn packed(
     let (q_rows, k_rows, v_rows) = (head_rows(q)?, head_rows(k)?, head_rows(v)?);
     Ok(plan.0.attend([&q_rows, &k_rows, &v_rows], shape.scale)?.reshape(q.shape())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Span;
+
+    fn rows(count: usize) -> Tensor {
+        Tensor::randn(0_f32, 1.0, (count, 8), &Device::Cpu).unwrap()
+    }
+
+    fn furthest(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn small_groups_give_what_large_ones_give() {
+        let sequences = [(9, 1), (0, 21), (40, 1), (2, 1), (13, 6)];
+        let mut batch = ForwardBatch::default();
+        for (number, (before, now)) in sequences.into_iter().enumerate() {
+            let start = batch.slots.len();
+            let blocks: Vec<u32> =
+                (0..(before + now as usize).div_ceil(4)).map(|block| (number * 12 + block) as u32).collect();
+            batch.slots.extend(0..now);
+            batch.spans.push(Span { rows: start..start + now as usize, first_position: before, blocks });
+        }
+        let sizes = PagedSizes { heads: 4, key_heads: 2, head_dim: 8, block_size: 4, limit: GROUP_ELEMENTS };
+        let (q, k, v) = (rows(30 * 4), rows(60 * 4 * 2), rows(60 * 4 * 2));
+        let attend = |limit| {
+            let plan = PagedPlan::new(&batch, &PagedSizes { limit, ..sizes }, &Device::Cpu).unwrap();
+            (plan.groups.groups.len(), plan.groups.attend([&q, &k, &v], 0.3).unwrap())
+        };
+        let ((few, whole), (many, parts)) = (attend(GROUP_ELEMENTS), attend(500));
+        assert!(few == 3 && many > 6, "{few} and {many} groups");
+        assert!(furthest(&whole, &parts) < 1e-6);
+    }
+
+    #[test]
+    fn texts_in_small_groups_give_what_they_give_in_large_ones() {
+        let lengths = [3, 4, 9, 1, 4, 3, 12];
+        let (q, k, v) = (rows(36 * 2), rows(36 * 2), rows(36 * 2));
+        let attend = |limit| {
+            let sizes = GroupSizes { heads: 2, key_width: 16, limit };
+            let plan = PackedPlan::new(&lengths, &sizes, &Device::Cpu).unwrap();
+            (plan.0.groups.len(), plan.0.attend([&q, &k, &v], 0.3).unwrap())
+        };
+        let ((few, whole), (many, parts)) = (attend(GROUP_ELEMENTS), attend(64));
+        assert!(few == 3 && many > 5, "{few} and {many} groups");
+        assert!(furthest(&whole, &parts) < 1e-6);
+    }
+}
