@@ -102,19 +102,20 @@ fn heads_rotate_alike() {
     }
 }
 
-/// Sequences of so many tokens before and in this step, in blocks of 4 that lie anywhere.
-fn batch_of(sequences: &[(usize, usize)]) -> ForwardBatch {
-    let (mut batch, mut block) = (ForwardBatch::default(), 0);
-    for (before, now) in sequences {
-        let start = batch.slots.len();
-        let blocks: Vec<u32> = (0..(before + now).div_ceil(4))
-            .map(|_| {
-                block += 1;
-                (block * 37) % 101
-            })
-            .collect();
-        batch.slots.extend((*before..before + now).map(|position| blocks[position / 4] * 4 + position as u32 % 4));
-        batch.spans.push(Span { rows: start..start + now, first_position: *before, blocks });
+/// Sequences of so many tokens before and in a step, in blocks of 4 that lie anywhere: the step's tokens, or those before.
+fn batch_of(sequences: &[(usize, usize)], before: bool) -> ForwardBatch {
+    let (mut batch, mut used) = (ForwardBatch::default(), 0);
+    for &(start, count) in sequences {
+        let positions = if before { 0..start } else { start..start + count };
+        let all = (used..used + (start + count).div_ceil(4)).map(|block| block * 37 % 101);
+        let blocks: Vec<u32> = all.map(|block| block as u32).collect();
+        used += blocks.len();
+        let first_row = batch.slots.len();
+        batch.slots.extend(positions.clone().map(|position| blocks[position / 4] * 4 + position as u32 % 4));
+        if !positions.is_empty() {
+            let blocks = blocks[..positions.end.div_ceil(4)].to_vec();
+            batch.spans.push(Span { rows: first_row..batch.slots.len(), first_position: positions.start, blocks });
+        }
     }
     batch
 }
@@ -131,18 +132,13 @@ fn sequences_attend_to_the_paged_cache_alike() {
         let shape = AttentionShape { heads, kv_heads, head_dim, scale: 0.4 };
         let tokens: usize = sequences.iter().map(|(_, now)| now).sum();
         let mixed = backends().map(|backend| {
-            let (batch, kv) = (batch_of(&sequences), KvStore::new(layout, 101, &Device::Cpu).unwrap());
+            let (earlier, batch) = (batch_of(&sequences, true), batch_of(&sequences, false));
+            let kv = KvStore::new(layout, 101, &Device::Cpu).unwrap();
             // What other sequences left behind must not be seen, not even as something that is no number.
             let left = vec![f32::NAN; 101 * 4 * kv_heads * head_dim];
             let left = Tensor::from_vec(left, (101, 4, kv_heads, head_dim), &Device::Cpu).unwrap();
             kv.layer(0).keys.slice_set(&left, 0, 0).unwrap();
             kv.layer(0).values.slice_set(&left, 0, 0).unwrap();
-            let mut earlier = batch_of(&sequences);
-            earlier.slots.clear();
-            for span in &earlier.spans {
-                let slot = |position: usize| span.blocks[position / 4] * 4 + position as u32 % 4;
-                earlier.slots.extend((0..span.first_position).map(slot));
-            }
             let width = kv_heads * head_dim;
             if !earlier.slots.is_empty() {
                 let count = earlier.slots.len();

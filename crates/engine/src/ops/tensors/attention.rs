@@ -9,6 +9,7 @@ use candle_core::{Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use hearth_kernels::AttentionShape;
 
+use super::cache::CacheWrites;
 use super::groups::{GROUP_ELEMENTS, GroupSizes, Piece, group_spans, group_texts};
 use super::step::once;
 use crate::error::Error;
@@ -142,8 +143,7 @@ fn key_index(rows: &Tensor, lengths: &Tensor, key_heads: usize) -> Result<Tensor
 #[derive(Clone, Debug)]
 pub(in crate::ops) struct PagedPlan {
     groups: Groups,
-    /// The slot of each element of the batch's keys. `[tokens, key_width]`, u32
-    slots: Tensor,
+    writes: CacheWrites,
 }
 
 /// The sizes that a plan is made for.
@@ -160,8 +160,6 @@ impl PagedPlan {
     fn new(batch: &ForwardBatch, sizes: &PagedSizes, device: &Device) -> Result<Self, Error> {
         let PagedSizes { heads, key_heads, head_dim, block_size, limit } = *sizes;
         let (tokens, key_width) = (batch.slots.len(), key_heads * head_dim);
-        let slots = Tensor::new(&batch.slots[..], device)?.unsqueeze(1)?;
-        let slots = slots.broadcast_as((tokens, key_width))?.contiguous()?;
         let pieces = group_spans(&batch.spans, block_size, &GroupSizes { heads, key_width, limit });
         let mut results = Results::new(tokens, heads);
         for piece in pieces.iter().flatten() {
@@ -171,7 +169,8 @@ impl PagedPlan {
         let in_order = pieces.len() == 1 && results.in_order();
         let groups = pieces.iter().map(|pieces| paged_group(pieces, sizes, in_order, device));
         let groups = groups.collect::<Result<_, _>>()?;
-        Ok(Self { groups: Groups { groups, results: results.upload(device)? }, slots })
+        let groups = Groups { groups, results: results.upload(device)? };
+        Ok(Self { groups, writes: CacheWrites::new(batch, block_size, key_width, device)? })
     }
 }
 
@@ -210,8 +209,6 @@ fn paged_group(pieces: &[Piece<'_>], sizes: &PagedSizes, in_order: bool, device:
 }
 
 /// Puts keys and values, each `[tokens, key_width]`, into their slots, in place.
-///
-/// One thread of the device writes one element of every token, so that a long prompt's tokens are written one after the other.
 pub(in crate::ops) fn write_cache(
     cache: &LayerCache,
     [keys, values]: [&Tensor; 2],
@@ -219,11 +216,8 @@ pub(in crate::ops) fn write_cache(
     shape: &AttentionShape,
 ) -> Result<(), Error> {
     let plan = paged_plan(cache, batch, shape)?;
-    let (blocks, block_size, key_heads, head_dim) = cache.keys.dims4()?;
-    let slots = (blocks * block_size, key_heads * head_dim);
-    cache.keys.reshape(slots)?.scatter_set(&plan.slots, &keys.contiguous()?, 0)?;
-    cache.values.reshape(slots)?.scatter_set(&plan.slots, &values.contiguous()?, 0)?;
-    Ok(())
+    plan.writes.write(&cache.keys, keys)?;
+    plan.writes.write(&cache.values, values)
 }
 
 /// Attention of `queries [tokens, heads * head_dim]` to the cache.

@@ -10,6 +10,7 @@
 //! chunks and whole, within the tolerance of the arithmetic, not to the last bit as with the kernels.
 
 pub(super) mod attention;
+mod cache;
 pub(super) mod experts;
 mod groups;
 mod half;
