@@ -9,6 +9,7 @@
 //! - [`paged_attention`], [`packed_attention`], [`write_kv`]: attention of decoders and encoders.
 //! - [`rms_norm`], [`layer_norm`], [`rotary`], [`silu_mul`], [`gelu_erf`], [`gelu_tanh`], [`add`], [`softmax_rows`]: the rest of a layer.
 //! - [`Threads`], [`Isa`]: what it runs on.
+//! - `wide_product`, with the feature `cuda`: products of 16-bit factors on a CUDA device.
 //!
 //! # What a number depends on
 //! Every sum is taken in one fixed order, told in the module `panel`. The result for a token depends on that token (and, in attention,
@@ -29,6 +30,8 @@ mod panel;
 mod rotary;
 mod store;
 mod threads;
+#[cfg(feature = "cuda")]
+pub mod wide_product;
 
 pub use attention::{
     AttentionShape, AttentionSpan, KvView, PackedSequences, PagedContext, packed_attention, paged_attention, write_kv,

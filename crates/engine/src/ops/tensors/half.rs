@@ -32,9 +32,86 @@ fn scaled(x: &Tensor, dtype: DType) -> Result<(Tensor, Option<Tensor>), Error> {
     Ok((x.broadcast_div(&scale)?, Some(scale)))
 }
 
-/// A product of 16-bit factors that is summed and given in f32.
+/// A product of 16-bit factors that is summed and given in f32. Where there is no operation for it, the weights are widened first:
+/// the same numbers, for a transient copy of twice the weights' size.
 fn wide_product(rows: &Tensor, weights: &Tensor) -> Result<Tensor, Error> {
+    #[cfg(feature = "cuda")]
+    if rows.device().is_cuda() {
+        return cuda::wide_product(rows, weights);
+    }
     Ok(rows.to_dtype(DType::F32)?.matmul(&weights.to_dtype(DType::F32)?.t()?)?)
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    //! The product on a CUDA device, which reads the weights once and as they are.
+
+    use candle_core::backend::BackendStorage;
+    use candle_core::cuda_backend::{CudaDType, CudaStorage};
+    use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
+    use hearth_kernels::wide_product::{SixteenBits, WideProduct, bf16, f16};
+
+    use crate::error::Error;
+
+    pub(super) fn wide_product(rows: &Tensor, weights: &Tensor) -> Result<Tensor, Error> {
+        Ok(rows.contiguous()?.apply_op2_no_bwd(&weights.contiguous()?, &Product)?)
+    }
+
+    /// `[.., m, inputs]` and `[.., outputs, inputs]` to `[.., m, outputs]`.
+    struct Product;
+
+    impl CustomOp2 for Product {
+        fn name(&self) -> &'static str {
+            "wide-product"
+        }
+
+        fn cpu_fwd(
+            &self,
+            _: &CpuStorage,
+            _: &Layout,
+            _: &CpuStorage,
+            _: &Layout,
+        ) -> candle_core::Result<(CpuStorage, Shape)> {
+            candle_core::bail!("the product is made for CUDA devices")
+        }
+
+        fn cuda_fwd(
+            &self,
+            rows: &CudaStorage,
+            rows_layout: &Layout,
+            weights: &CudaStorage,
+            weights_layout: &Layout,
+        ) -> candle_core::Result<(CudaStorage, Shape)> {
+            let factors = [(rows, rows_layout), (weights, weights_layout)];
+            match rows.dtype() {
+                DType::BF16 => multiply::<bf16>(factors),
+                DType::F16 => multiply::<f16>(factors),
+                other => candle_core::bail!("the product is of 16-bit numbers, not of {other:?}"),
+            }
+        }
+    }
+
+    fn multiply<T: CudaDType + SixteenBits>(
+        [(rows, rows_layout), (weights, weights_layout)]: [(&CudaStorage, &Layout); 2],
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let [.., m, inputs] = *rows_layout.dims() else { candle_core::bail!("rows have two dimensions or more") };
+        let [ref outer @ .., outputs, _] = *weights_layout.dims() else {
+            candle_core::bail!("weights have two dimensions or more")
+        };
+        let batch = outer.iter().product();
+        let part = |layout: &Layout| {
+            layout.contiguous_offsets().ok_or_else(|| candle_core::Error::Msg("a factor is not contiguous".to_owned()))
+        };
+        let ((rows_start, rows_end), (start, end)) = (part(rows_layout)?, part(weights_layout)?);
+        let device = rows.device().clone();
+        let mut out = device.alloc_zeros::<f32>(batch * m * outputs)?;
+        let product = WideProduct { batch, rows: m, inputs, outputs };
+        let rows = rows.as_cuda_slice::<T>()?.slice(rows_start..rows_end);
+        let weights = weights.as_cuda_slice::<T>()?.slice(start..end);
+        product.compute(&device.cublas_handle(), &rows, &weights, &mut out).map_err(candle_core::Error::wrap)?;
+        let shape = [outer, &[m, outputs]].concat();
+        Ok((CudaStorage::wrap_cuda_slice(out, device), Shape::from(shape)))
+    }
 }
 
 #[cfg(test)]
