@@ -164,7 +164,8 @@ mod cuda {
     }
 
     fn said(error: DriverError) -> String {
-        format!("the CUDA driver says: {error}")
+        let text = error.error_string().map_or_else(|_| error.to_string(), |text| text.to_string_lossy().into_owned());
+        format!("the CUDA driver says: {text}")
     }
 }
 
