@@ -9,7 +9,7 @@
 //! - [`paged_attention`], [`packed_attention`], [`write_kv`]: attention of decoders and encoders.
 //! - [`rms_norm`], [`layer_norm`], [`rotary`], [`silu_mul`], [`gelu_erf`], [`gelu_tanh`], [`add`], [`softmax_rows`]: the rest of a layer.
 //! - [`Threads`], [`Isa`]: what it runs on.
-//! - `wide_product`, with the feature `cuda`: products of 16-bit factors on a CUDA device.
+//! - `cuda`, with the feature of that name: the CUDA libraries, found at run time; `wide_product`: products of 16-bit factors there.
 //!
 //! # What a number depends on
 //! Every sum is taken in one fixed order, told in the module `panel`. The result for a token depends on that token (and, in attention,
@@ -18,6 +18,8 @@
 
 mod attention;
 mod combine;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod elementwise;
 mod error;
 mod formats;

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use candle_core::Device;
 use hearth_kernels::Threads;
 
 use super::encoder::EncoderWorker;
 use super::{EncoderHandle, EngineHandle, ModelInfo};
 use crate::checkpoint::{Checkpoint, CheckpointSource, optional_json, template_source};
-use crate::device::{self, DeviceChoice};
+use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::error::Error;
 use crate::hub::LocalModel;
 use crate::kv::{BlockPool, KvLayout, KvStore};
@@ -78,6 +79,7 @@ impl LoadedModel {
 /// # Errors
 /// When its files are missing or broken, it is not supported, or its cache cannot be had.
 pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Error> {
+    let device = open_device(options.device)?;
     let checkpoint = Checkpoint::open(&model.path)?;
     let architecture = Architecture::of(&checkpoint)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -86,7 +88,7 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
         Some(scheme) => checkpoint.quantized(scheme, &threads)?,
         None => checkpoint,
     };
-    let (device, threads) = (device::open(options.device)?, Arc::new(threads));
+    let threads = Arc::new(threads);
     let backend = match options.tensor_operations {
         true => Backend::with_tensor_operations(device, threads),
         false => Backend::new(device, threads),
@@ -106,6 +108,14 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
     }
 }
 
+fn open_device(choice: DeviceChoice) -> Result<Device, Error> {
+    let OpenDevice { device, fallback } = device::open(choice)?;
+    if let Some(reason) = fallback {
+        tracing::warn!("running on the CPU, not on CUDA: {reason}");
+    }
+    Ok(device)
+}
+
 fn start_decoder(
     model: Box<dyn DecoderModel>,
     info: ModelInfo,
@@ -116,7 +126,8 @@ fn start_decoder(
     let shape = model.shape();
     let (layers, kv_heads, head_dim) = (shape.layers, shape.kv_heads, shape.head_dim);
     let layout = KvLayout { layers, kv_heads, head_dim, block_size: BLOCK_SIZE };
-    let blocks = cache_blocks(&layout, shape.context_length, options)?;
+    let available = device::available_memory(backend.device())?;
+    let blocks = cache_blocks(&layout, shape.context_length, options.kv_memory, available)?;
     // A sequence never grows past what the whole cache can hold, so that it can always run to its end.
     let context_length = shape.context_length.min(blocks * BLOCK_SIZE);
     if context_length < shape.context_length {
@@ -153,11 +164,10 @@ fn start_encoder(
     Ok(LoadedModel::Encoder(EncoderHandle::start(info, tokenizer, worker, limit)?))
 }
 
-/// How many blocks the cache gets.
-fn cache_blocks(layout: &KvLayout, context_length: usize, options: &LoadOptions) -> Result<usize, Error> {
+/// How many blocks the cache gets, when `asked` bytes are asked for it and `available` are free.
+fn cache_blocks(layout: &KvLayout, context_length: usize, asked: Option<u64>, available: u64) -> Result<usize, Error> {
     let one_context = context_length.div_ceil(layout.block_size) as u64;
-    let available = available_memory()?;
-    let blocks = match options.kv_memory {
+    let blocks = match asked {
         Some(bytes) if bytes > available => {
             return Err(Error::Cache(format!("{bytes} bytes are asked for, and {available} are free")));
         }
@@ -172,13 +182,6 @@ fn cache_blocks(layout: &KvLayout, context_length: usize, options: &LoadOptions)
         // Slots are numbered in 32 bits.
         Ok(blocks) => Ok(blocks.min(u32::MAX as usize / layout.block_size)),
     }
-}
-
-/// Bytes that the system can hand out now.
-fn available_memory() -> Result<u64, Error> {
-    let mut system = sysinfo::System::new().map_err(|error| Error::Cache(error.to_string()))?;
-    system.refresh_memory();
-    Ok(system.available_memory())
 }
 
 fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
