@@ -1,8 +1,8 @@
 //! Products with 16-bit weights whose results are as good as f32.
 //!
 //! Rounding the activations to the weights' 8 or 11 bits, and each result again, is what such products usually do; it moves
-//! log-probabilities by hundredths and more. Instead each row is cut into two of the weights' type, the rounded one and what rounding left
-//! (16 bits of mantissa for bf16, 22 for f16), both are multiplied, summed in f32, and added in f32. It costs twice the
+//! log-probabilities by hundredths and more. Instead each row is cut into two of the weights' type, the rounded one and what rounding
+//! left (16 bits of mantissa for bf16, 22 for f16), both are multiplied, summed in f32, and added in f32. It costs twice the
 //! multiplications; where reading the weights is what takes the time, as with few rows, it costs nothing.
 
 use candle_core::{D, DType, Tensor};
@@ -28,7 +28,7 @@ fn scaled(x: &Tensor, dtype: DType) -> Result<(Tensor, Option<Tensor>), Error> {
     if dtype != DType::F16 {
         return Ok((x.clone(), None));
     }
-    let scale = x.abs()?.max_keepdim(D::Minus1)?.maximum(f32::MIN_POSITIVE)?;
+    let scale = (x.abs()?.max_keepdim(D::Minus1)? + f64::from(f32::MIN_POSITIVE))?; // a row of zeros stays one
     Ok((x.broadcast_div(&scale)?, Some(scale)))
 }
 

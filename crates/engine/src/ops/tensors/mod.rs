@@ -3,8 +3,8 @@
 //! Products are of the weights as stored and as good as f32, whatever the format; everything else is f32, the cache included. What
 //! that costs is told where it is paid: [`half`], [`matrix`], [`experts`].
 //!
-//! Nothing in a layer waits for the device or sends it anything: what a step needs besides its tokens' vectors is made by the
-//! first layer that asks for it and kept in [`StepTensors`].
+//! Nothing in a layer waits for the device or sends it more than a shape or a number: what a step needs besides its tokens' vectors
+//! is made by the first layer that asks for it and kept in [`StepTensors`].
 //!
 //! How a sum is ordered is the library's choice and depends on the shapes: a request's numbers are the same alone and in a batch, in
 //! chunks and whole, within the tolerance of the arithmetic, not to the last bit as with the kernels.
