@@ -120,7 +120,9 @@ mod cuda {
         if usize::try_from(count).is_ok_and(|count| index >= count) {
             return Err(format!("there is no such device; CUDA devices on this machine: {count}, numbered from 0"));
         }
-        let capability = CudaContext::new(index).and_then(|context| context.compute_capability()).map_err(said)?;
+        // Held until the device holds it too: the last holder takes the driver's context down.
+        let context = CudaContext::new(index).map_err(said)?;
+        let capability = context.compute_capability().map_err(said)?;
         let target = kernel_target(kernels::FILL.ptx());
         if !runs(target, capability) {
             let (major, minor) = capability;

@@ -104,7 +104,8 @@ library!(cublas, cublas, [
     cublasCreate_v2 cublasDestroy_v2 cublasDgemmStridedBatched cublasGemmStridedBatchedEx cublasSetStream_v2
 ]);
 library!(curand, curand, [
-    curandCreateGenerator curandDestroyGenerator curandSetPseudoRandomGeneratorSeed curandSetStream
+    curandCreateGenerator curandDestroyGenerator curandGenerateNormal curandGenerateNormalDouble curandGenerateUniform
+    curandGenerateUniformDouble curandSetPseudoRandomGeneratorSeed curandSetStream
 ]);
 
 /// What a function answers whose library is not there.
