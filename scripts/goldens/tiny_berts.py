@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
+from transformers import BertConfig, BertModel, PreTrainedModel, XLMRobertaConfig, XLMRobertaModel
 
 from .compact_json import write_compact, write_readable
 from .tiny_tokenizers import unigram_tokenizer, word_piece_tokenizer
@@ -70,7 +70,7 @@ def write_checkpoint(checkpoint: TinyBert, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     torch.manual_seed(checkpoint.seed)
-    model = XLMRobertaModel(xlm_config()) if checkpoint.xlm else BertModel(bert_config(checkpoint))
+    model = XLMRobertaModel(xlm_config()) if checkpoint.xlm else BertModel(bert_config(512 if checkpoint.old_names else LONGEST))
     randomise(model)
     model.save_pretrained(folder)
     weights = folder / "model.safetensors"
@@ -81,8 +81,7 @@ def write_checkpoint(checkpoint: TinyBert, folder: Path) -> None:
     write_surroundings(checkpoint, folder)
 
 
-def bert_config(checkpoint: TinyBert) -> BertConfig:
-    positions = 512 if checkpoint.old_names else LONGEST
+def bert_config(positions: int = LONGEST) -> BertConfig:
     return BertConfig(
         vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
         max_position_embeddings=positions, type_vocab_size=2, layer_norm_eps=1e-12,
@@ -104,7 +103,7 @@ def stored_name(checkpoint: TinyBert, name: str) -> str:
 
 
 @torch.no_grad()
-def randomise(model: BertModel) -> None:
+def randomise(model: PreTrainedModel) -> None:
     """Overwrites every weight, biases and norms too, so that leaving one out is noticed."""
     for name, weight in model.named_parameters():
         if "LayerNorm.weight" in name:

@@ -1,7 +1,7 @@
 """The server under test, and the unmodified clients pointed at it.
 
 The server must be running. It is named by HEARTH_URL (such as http://127.0.0.1:8080), its endpoints by
-HEARTH_CHAT_MODEL and HEARTH_EMBEDDING_MODEL. Nothing is skipped for want of them: without a server the run fails.
+HEARTH_CHAT_MODEL, HEARTH_EMBEDDING_MODEL and HEARTH_RERANK_MODEL, which is the only reranker. Nothing is skipped for want of them: without a server the run fails.
 """
 
 import os
@@ -22,16 +22,17 @@ class Server:
     url: str
     chat_model: str
     embedding_model: str
+    rerank_model: str
 
 
 @pytest.fixture(scope="session")
 def server() -> Server:
-    wanted = ("HEARTH_URL", "HEARTH_CHAT_MODEL", "HEARTH_EMBEDDING_MODEL")
+    wanted = ("HEARTH_URL", "HEARTH_CHAT_MODEL", "HEARTH_EMBEDDING_MODEL", "HEARTH_RERANK_MODEL")
     missing = [name for name in wanted if not os.environ.get(name)]
     if missing:
         pytest.fail(f"set {', '.join(missing)}: these tests need a running server", pytrace=False)
-    url, chat_model, embedding_model = (os.environ[name] for name in wanted)
-    return Server(url.rstrip("/"), chat_model, embedding_model)
+    url, *models = (os.environ[name] for name in wanted)
+    return Server(url.rstrip("/"), *models)
 
 
 @pytest.fixture(params=[OPENAI_DIALECT, DATABRICKS_DIALECT])

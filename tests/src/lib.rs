@@ -13,9 +13,10 @@ use hearth_engine::config::HubConfig;
 use hearth_engine::device::DeviceChoice;
 use hearth_engine::hub::{CacheDirectory, CacheState, LocalModel};
 use hearth_engine::serve::{
-    EncoderHandle, EngineHandle, FinishReason, GenerationEvent, GenerationRequest, LoadOptions, LoadedModel, load,
+    EncoderHandle, EngineHandle, FinishReason, GenerationEvent, GenerationRequest, LoadOptions, LoadedModel,
+    RerankerHandle, load,
 };
-use hearth_engine::text::SpecialTokens;
+use hearth_engine::text::{SpecialTokens, TypedText};
 use hearth_sampler::{Sampled, SamplingParams, SamplingRequest, TokenLogprobs};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -102,7 +103,7 @@ pub fn further(what: &str) {
 pub fn decoder(model: &LocalModel, options: &LoadOptions) -> Result<EngineHandle> {
     match load(model, options)? {
         LoadedModel::Decoder(handle) => Ok(handle),
-        LoadedModel::Encoder(_) => bail!("{} is an encoder", model.name),
+        LoadedModel::Encoder(_) | LoadedModel::Reranker(_) => bail!("{} is no decoder", model.name),
     }
 }
 
@@ -113,7 +114,18 @@ pub fn decoder(model: &LocalModel, options: &LoadOptions) -> Result<EngineHandle
 pub fn encoder(model: &LocalModel, options: &LoadOptions) -> Result<EncoderHandle> {
     match load(model, options)? {
         LoadedModel::Encoder(handle) => Ok(handle),
-        LoadedModel::Decoder(_) => bail!("{} is a decoder", model.name),
+        LoadedModel::Decoder(_) | LoadedModel::Reranker(_) => bail!("{} is no encoder of texts", model.name),
+    }
+}
+
+/// Loads a reranker.
+///
+/// # Errors
+/// When it cannot be loaded, or is something else.
+pub fn reranker(model: &LocalModel, options: &LoadOptions) -> Result<RerankerHandle> {
+    match load(model, options)? {
+        LoadedModel::Reranker(handle) => Ok(handle),
+        LoadedModel::Decoder(_) | LoadedModel::Encoder(_) => bail!("{} is no reranker", model.name),
     }
 }
 
@@ -205,6 +217,55 @@ pub async fn embedded(encoder: &EncoderHandle, name: &str) -> Result<Vec<Embedde
     ensure!(ours.len() == inputs.len(), "{name}: {} embeddings of {} texts", ours.len(), inputs.len());
     let pairs = inputs.into_iter().zip(ours);
     Ok(pairs.map(|(input, ours)| Embedded { text: input.text, ours, reference: input.embedding }).collect())
+}
+
+/// A pair of texts of a golden with its score by us and by the reference, as logits.
+#[derive(Debug)]
+pub struct Scored {
+    /// The first text of the pair.
+    pub query: String,
+    /// The second.
+    pub document: String,
+    /// By us.
+    pub ours: f32,
+    /// By the reference.
+    pub reference: f32,
+}
+
+/// Scores the pairs of the golden `name`, after checking that they are put together of the reference's tokens.
+///
+/// # Errors
+/// When the golden cannot be read, a pair has other tokens or types, or the reranker fails.
+pub async fn scored(reranker: &RerankerHandle, name: &str) -> Result<Vec<Scored>> {
+    #[derive(Deserialize)]
+    struct Golden {
+        pairs: Vec<Pair>,
+    }
+    #[derive(Deserialize)]
+    struct Pair {
+        query: String,
+        document: String,
+        tokens: Vec<u32>,
+        types: Vec<u32>,
+        score: f32,
+    }
+    let golden = golden::<Golden>(name)?.pairs;
+    let mut pairs = Vec::with_capacity(golden.len());
+    for Pair { query, document, tokens, types, .. } in &golden {
+        let encode = |text: &str| reranker.tokenizer().encode(text, SpecialTokens::Omit);
+        let found = reranker.template().join(&encode(query)?, &encode(document)?);
+        let second = types.iter().position(|kind| *kind == 1).unwrap_or(types.len());
+        let expected = TypedText { tokens: tokens.clone(), second };
+        ensure!(found == expected, "{name}: {query:?}, {document:?}: {found:?}, the reference has {expected:?}");
+        pairs.push(found);
+    }
+    reranker.check(&pairs)?;
+    let ours = reranker.submit(pairs)?.await?;
+    ensure!(ours.len() == golden.len(), "{name}: {} scores of {} pairs", ours.len(), golden.len());
+    let scored = golden.into_iter().zip(ours);
+    let scored =
+        scored.map(|(Pair { query, document, score, .. }, ours)| Scored { query, document, ours, reference: score });
+    Ok(scored.collect())
 }
 
 /// The cosine of the angle between two vectors, in f64.

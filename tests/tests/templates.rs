@@ -18,7 +18,7 @@ fn render(source: &str, tokens: &Value, conversation: &Value) -> Result<String, 
         messages: conversation["messages"].as_array().unwrap(),
         tools: conversation["tools"].as_array().map(Vec::as_slice),
         add_generation_prompt: conversation["add_generation_prompt"].as_bool().unwrap_or(false),
-        extra: None,
+        ..Conversation::default()
     })
 }
 

@@ -22,8 +22,8 @@ pub struct ServeSettings {
     pub token: Option<String>,
     /// Longest request body, in bytes.
     pub body_limit: usize,
-    /// Most texts of one embedding request.
-    pub embedding_inputs: usize,
+    /// Most texts of one embedding request, or documents of one reranking request.
+    pub texts: usize,
     /// Most choices of one request: prompts times `n` (or `best_of`).
     pub choices: usize,
 }
@@ -35,7 +35,7 @@ impl Default for ServeSettings {
             port: 8080,
             token: None,
             body_limit: 16 * MEBIBYTE,
-            embedding_inputs: 2048,
+            texts: 2048,
             choices: 128,
         }
     }
@@ -56,7 +56,7 @@ impl ServeSettings {
         };
         let limits = Limits {
             body: at_least_one("the longest request body", self.body_limit)?,
-            embedding_inputs: at_least_one("the number of texts of an embedding request", self.embedding_inputs)?,
+            texts: at_least_one("the number of texts of a request", self.texts)?,
             choices: at_least_one("the number of choices of a request", self.choices)?,
         };
         Ok(ServeConfig { address: SocketAddr::new(self.host, self.port), access, limits })
@@ -79,8 +79,8 @@ pub struct ServeConfig {
 pub struct Limits {
     /// Bytes of a body.
     pub body: usize,
-    /// Texts of an embedding request.
-    pub embedding_inputs: usize,
+    /// Texts of an embedding request, or documents of a reranking request.
+    pub texts: usize,
     /// Prompts times choices.
     pub choices: usize,
 }

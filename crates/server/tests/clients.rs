@@ -18,8 +18,9 @@ fn unmodified_clients_get_what_they_expect() -> Result<()> {
         format!("{real}={}", model.path.display())
     };
     let (chat, embedding) = ("smollm2-135m-instruct", "all-minilm-l6-v2");
-    let models = [place(chat, "llama-linear-f32"), place(embedding, "bert-mean")];
-    let arguments = ["--model", models[0].as_str(), "--model", models[1].as_str()];
+    let reranker = format!("tiny-reranker={}", checkpoint("bert-reranker").path.display());
+    let models = [place(chat, "llama-linear-f32"), place(embedding, "bert-mean"), reranker];
+    let arguments: Vec<&str> = models.iter().flat_map(|model| ["--model", model]).collect();
     let server = ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &arguments)?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let status = Command::new(python)
@@ -29,6 +30,7 @@ fn unmodified_clients_get_what_they_expect() -> Result<()> {
         .env("HEARTH_URL", server.url())
         .env("HEARTH_CHAT_MODEL", chat)
         .env("HEARTH_EMBEDDING_MODEL", embedding)
+        .env("HEARTH_RERANK_MODEL", "tiny-reranker")
         .status()
         .context("the interpreter in HEARTH_PYTHON cannot be started")?;
     if !status.success() {

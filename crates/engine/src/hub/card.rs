@@ -16,6 +16,8 @@ pub enum Task {
     Chat,
     /// Text in, a vector out.
     Embedding,
+    /// A query and documents in, scores out.
+    Rerank,
 }
 
 impl fmt::Display for Task {
@@ -23,6 +25,7 @@ impl fmt::Display for Task {
         formatter.write_str(match self {
             Self::Chat => "chat",
             Self::Embedding => "embedding",
+            Self::Rerank => "rerank",
         })
     }
 }

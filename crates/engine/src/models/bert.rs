@@ -1,4 +1,4 @@
-//! BERT as a sentence encoder: post-normalised blocks of two-way attention, a pooling, and a unit length. (Devlin et
+//! BERT: post-normalised blocks of two-way attention, and as a sentence encoder a pooling and a unit length. (Devlin et
 //! al. 2019, Reimers and Gurevych 2019)
 
 use candle_core::{D, Tensor};
@@ -15,7 +15,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     classes: &["BertModel", "BertForMaskedLM"],
     load: |checkpoint, backend| {
         let config = BertConfig::read(checkpoint, Positions::FromZero)?;
-        Ok(Model::Encoder(Box::new(Bert::load(checkpoint, backend, &config, "bert")?)))
+        Ok(Model::Encoder(Box::new(SentenceEncoder::load(checkpoint, backend, &config, "bert")?)))
     },
 };
 
@@ -69,6 +69,10 @@ pub(super) struct BertConfig {
 }
 
 impl BertConfig {
+    /// A BERT's.
+    ///
+    /// # Errors
+    /// The field that is missing or not supported.
     pub(super) fn read(checkpoint: &Checkpoint, numbering: Positions) -> Result<Self, Error> {
         let config = Config(&checkpoint.config);
         config.only("hidden_act", "gelu")?;
@@ -86,6 +90,11 @@ impl BertConfig {
         })
     }
 
+    /// Elements of a token's vector.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
     fn attention_shape(&self) -> Result<AttentionShape, Error> {
         let head_dim = divides(("hidden_size", self.width), ("num_attention_heads", self.heads))?;
         let scale = 1.0 / (head_dim as f32).sqrt();
@@ -93,12 +102,14 @@ impl BertConfig {
     }
 }
 
-/// Word, position and type embeddings, summed and normalised. Every token has type 0.
+/// Word, position and type embeddings, summed and normalised.
 struct Embeddings {
     words: Embedding,
     positions: Embedding,
     numbering: Positions,
     types: Embedding,
+    /// There is one type, which every token has: XLM-RoBERTa's tokenizers number the texts of a pair all the same.
+    one_type: bool,
     norm: LayerNorm,
 }
 
@@ -110,12 +121,16 @@ impl Embeddings {
             positions: Embedding::load(&source.at("position_embeddings"), config.positions, width)?,
             numbering: config.numbering,
             types: Embedding::load(&source.at("token_type_embeddings"), config.token_types, width)?,
+            one_type: config.token_types == 1,
             norm: LayerNorm::load(&source.at("LayerNorm"), width, config.epsilon)?,
         })
     }
 
     fn forward(&self, texts: &PackedTexts) -> Result<Tensor, Error> {
-        let types = self.types.forward(&[0])?; // [1, width]
+        let types = match self.one_type {
+            true => self.types.forward(&[0])?,          // [1, width]
+            false => self.types.forward(&texts.types)?, // [tokens, width]
+        };
         let words = self.words.forward(&texts.tokens)?.broadcast_add(&types)?;
         self.norm.forward(&(words + self.positions.forward(&self.numbering.of(texts))?)?) // [tokens, width]
     }
@@ -161,15 +176,18 @@ impl Block {
     }
 }
 
+/// Embeddings and blocks: everything below the heads.
 pub(super) struct Bert {
     embeddings: Embeddings,
     blocks: Vec<Block>,
-    sentence: SentenceConfig,
     shape: EncoderShape,
 }
 
 impl Bert {
-    /// Loads an encoder. Checkpoints saved from a task model keep it below `inner`.
+    /// Loads the blocks. Checkpoints saved from a task model keep them below `inner`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or misshapen, or there is no position for a text.
     pub(super) fn load(
         checkpoint: &Checkpoint,
         backend: &Backend,
@@ -185,42 +203,86 @@ impl Bert {
         let blocks = (0..config.layers)
             .map(|layer| Block::load(&root.at("encoder.layer").at(layer), config))
             .collect::<Result<_, _>>()?;
-        let sentence = checkpoint.sentence.clone();
-        let context_length = sentence.max_length.map_or(usable, |length| length.min(usable));
+        let context_length = checkpoint.sentence.max_length.map_or(usable, |length| length.min(usable));
         Ok(Self {
             embeddings: Embeddings::load(&root.at("embeddings"), config)?,
             blocks,
-            sentence,
             shape: EncoderShape { dimensions: config.width, vocab_size: config.vocab_size, context_length },
         })
     }
 
+    /// Its sizes, with a token's vector as the embedding.
+    pub(super) fn shape(&self) -> EncoderShape {
+        self.shape
+    }
+
+    /// The vector of each token. `[tokens, width]`
+    ///
+    /// # Errors
+    /// When the texts do not fit the model.
+    pub(super) fn forward(&self, texts: &PackedTexts) -> Result<Tensor, Error> {
+        let mut x = self.embeddings.forward(texts)?;
+        for block in &self.blocks {
+            x = block.forward(&x, texts)?;
+        }
+        Ok(x)
+    }
+}
+
+/// The vectors of each text's first token: `[tokens, width]` to `[texts, width]`.
+///
+/// # Errors
+/// The tensor library's.
+pub(super) fn first_tokens(x: &Tensor, texts: &PackedTexts) -> Result<Tensor, Error> {
+    let starts = texts.lengths.iter().scan(0, |start, length| Some(std::mem::replace(start, *start + length)));
+    let rows = starts.map(|start| x.narrow(0, start, 1)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Tensor::cat(&rows, 0)?)
+}
+
+/// A BERT whose answer is a sentence vector.
+pub(super) struct SentenceEncoder {
+    bert: Bert,
+    sentence: SentenceConfig,
+}
+
+impl SentenceEncoder {
+    /// Loads an encoder, as [`Bert::load`].
+    ///
+    /// # Errors
+    /// As [`Bert::load`].
+    pub(super) fn load(
+        checkpoint: &Checkpoint,
+        backend: &Backend,
+        config: &BertConfig,
+        inner: &str,
+    ) -> Result<Self, Error> {
+        let bert = Bert::load(checkpoint, backend, config, inner)?;
+        Ok(Self { bert, sentence: checkpoint.sentence.clone() })
+    }
+
     /// One row a text: `[tokens, width]` to `[texts, width]`.
-    fn pool(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor, Error> {
+    fn pool(&self, x: &Tensor, texts: &PackedTexts) -> Result<Tensor, Error> {
+        if self.sentence.pooling == Pooling::Cls {
+            return first_tokens(x, texts);
+        }
         let mut start = 0;
-        let mut rows = Vec::with_capacity(lengths.len());
-        for length in lengths {
-            rows.push(match self.sentence.pooling {
-                Pooling::Cls => x.narrow(0, start, 1)?,
-                Pooling::Mean => x.narrow(0, start, *length)?.mean_keepdim(0)?,
-            });
+        let mut rows = Vec::with_capacity(texts.lengths.len());
+        for length in &texts.lengths {
+            rows.push(x.narrow(0, start, *length)?.mean_keepdim(0)?);
             start += length;
         }
         Ok(Tensor::cat(&rows, 0)?)
     }
 }
 
-impl EncoderModel for Bert {
+impl EncoderModel for SentenceEncoder {
     fn shape(&self) -> EncoderShape {
-        self.shape
+        self.bert.shape()
     }
 
     fn forward(&self, texts: &PackedTexts) -> Result<Tensor, Error> {
-        let mut x = self.embeddings.forward(texts)?; // [tokens, width]
-        for block in &self.blocks {
-            x = block.forward(&x, texts)?;
-        }
-        let pooled = self.pool(&x, &texts.lengths)?; // [texts, width]
+        let x = self.bert.forward(texts)?; // [tokens, width]
+        let pooled = self.pool(&x, texts)?; // [texts, width]
         if !self.sentence.normalize {
             return Ok(pooled);
         }

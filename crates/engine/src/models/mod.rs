@@ -7,6 +7,7 @@ mod dbrx;
 mod decoder;
 mod llama;
 mod mixtral;
+mod reranker;
 mod xlm_roberta;
 
 use candle_core::Tensor;
@@ -50,7 +51,7 @@ pub trait DecoderModel: Send + Sync {
 /// The sizes of an encoder that the engine around it needs.
 #[derive(Clone, Copy, Debug)]
 pub struct EncoderShape {
-    /// Elements of an embedding.
+    /// Elements of an embedding; 1 for a reranker.
     pub dimensions: usize,
     /// Tokens of the vocabulary.
     pub vocab_size: usize,
@@ -58,24 +59,26 @@ pub struct EncoderShape {
     pub context_length: usize,
 }
 
-/// A model that turns a text into one vector.
+/// A model that turns a text into one vector, or a pair of texts into one score.
 pub trait EncoderModel: Send + Sync {
     /// Its sizes.
     fn shape(&self) -> EncoderShape;
 
-    /// The embeddings of the packed texts: `[texts, dimensions]` in f32.
+    /// The embeddings of the packed texts, or the scores of the packed pairs as logits: `[texts, dimensions]` in f32.
     ///
     /// # Errors
     /// When the texts do not fit the model.
     fn forward(&self, texts: &PackedTexts) -> Result<Tensor, Error>;
 }
 
-/// A loaded model of either kind.
+/// A loaded model of any kind.
 pub enum Model {
     /// Predicts tokens.
     Decoder(Box<dyn DecoderModel>),
     /// Embeds texts.
     Encoder(Box<dyn EncoderModel>),
+    /// Scores pairs of texts.
+    Reranker(Box<dyn EncoderModel>),
 }
 
 /// One architecture: how checkpoints name it, and how it is loaded.
@@ -89,8 +92,15 @@ pub struct Architecture {
 }
 
 /// Every architecture there is.
-pub const ARCHITECTURES: &[Architecture] =
-    &[llama::ARCHITECTURE, mixtral::ARCHITECTURE, dbrx::ARCHITECTURE, bert::ARCHITECTURE, xlm_roberta::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] = &[
+    llama::ARCHITECTURE,
+    mixtral::ARCHITECTURE,
+    dbrx::ARCHITECTURE,
+    bert::ARCHITECTURE,
+    xlm_roberta::ARCHITECTURE,
+    reranker::BERT,
+    reranker::XLM_ROBERTA,
+];
 
 impl Architecture {
     /// The architecture of a checkpoint, by the class its configuration names, or by its `model_type` where it names

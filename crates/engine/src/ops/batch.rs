@@ -35,19 +35,18 @@ pub struct ForwardBatch {
 pub struct PackedTexts {
     /// Token ids of all texts. `[tokens]`
     pub tokens: Vec<u32>,
+    /// The type of each token: 1 in the second text of a pair, else 0. `[tokens]`
+    pub types: Vec<u32>,
     /// Tokens of each text. `[texts]`
     pub lengths: Vec<usize>,
 }
 
 impl PackedTexts {
-    /// Packs texts in their order.
-    pub fn pack<'a>(texts: impl IntoIterator<Item = &'a [u32]>) -> Self {
-        let mut packed = Self::default();
-        for text in texts {
-            packed.tokens.extend_from_slice(text);
-            packed.lengths.push(text.len());
-        }
-        packed
+    /// Puts a text, or a pair in one, behind the others. The tokens from index `second` on are of type 1.
+    pub fn push(&mut self, tokens: &[u32], second: usize) {
+        self.tokens.extend_from_slice(tokens);
+        self.types.extend((0..tokens.len()).map(|index| u32::from(index >= second)));
+        self.lengths.push(tokens.len());
     }
 
     /// The position of each token in its text. `[tokens]`

@@ -1,4 +1,6 @@
 //! An encoder as a service: texts of all callers are packed into batches by a token budget, without padding.
+//!
+//! What its rows of numbers mean, an embedding or a score, is not known here.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,15 +17,16 @@ use super::{ModelInfo, RequestError, SubmitError};
 use crate::error::Error;
 use crate::models::EncoderModel;
 use crate::ops::{Backend, PackedTexts};
-use crate::text::Tokenizer;
+use crate::text::{ModelText, Tokenizer, TypedText};
 
-type Embeddings = Vec<Vec<f32>>;
+/// One row of numbers a text.
+type Rows = Vec<Vec<f32>>;
 
-/// One call: its texts, and the embeddings so far.
+/// One call: its texts, and the rows so far.
 struct Call {
-    texts: Vec<Vec<u32>>,
-    embeddings: Embeddings,
-    reply: oneshot::Sender<Result<Embeddings, Error>>,
+    texts: Vec<TypedText>,
+    rows: Rows,
+    reply: oneshot::Sender<Result<Rows, Error>>,
     /// Given up when the call is answered or cancelled.
     _place: Place,
 }
@@ -32,7 +35,7 @@ struct Call {
 #[derive(Clone)]
 pub struct EncoderHandle {
     info: Arc<ModelInfo>,
-    tokenizer: Tokenizer,
+    text: Arc<ModelText>,
     calls: Sender<Call>,
     gauges: Arc<LoadGauges>,
     limit: usize,
@@ -42,7 +45,7 @@ impl EncoderHandle {
     /// Starts the thread of an encoder. `limit` is how many calls may run and wait.
     pub(super) fn start(
         info: ModelInfo,
-        tokenizer: Tokenizer,
+        text: Arc<ModelText>,
         worker: EncoderWorker,
         limit: usize,
     ) -> Result<Self, Error> {
@@ -55,7 +58,7 @@ impl EncoderHandle {
             worker.run(&receiver);
         };
         thread.spawn(run).map_err(Error::Thread)?;
-        Ok(Self { info: Arc::new(info), tokenizer, calls, gauges, limit })
+        Ok(Self { info: Arc::new(info), text, calls, gauges, limit })
     }
 
     /// What is known of the model.
@@ -64,10 +67,16 @@ impl EncoderHandle {
         &self.info
     }
 
+    /// Everything it knows about text.
+    #[must_use]
+    pub fn text(&self) -> &Arc<ModelText> {
+        &self.text
+    }
+
     /// Its tokenizer.
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.text.tokenizer
     }
 
     /// Checks that each text has tokens, that the model knows them, and that they fit its context.
@@ -75,7 +84,11 @@ impl EncoderHandle {
     /// # Errors
     /// The first text that does not, with its index.
     pub fn check(&self, texts: &[Vec<u32>]) -> Result<(), RequestError> {
-        texts.iter().enumerate().try_for_each(|(index, text)| {
+        self.check_texts(texts.iter().map(Vec::as_slice))
+    }
+
+    pub(super) fn check_texts<'a>(&self, texts: impl Iterator<Item = &'a [u32]>) -> Result<(), RequestError> {
+        texts.enumerate().try_for_each(|(index, text)| {
             check_tokens(text, &self.info).map_err(|reason| RequestError::Text { index, reason: Box::new(reason) })
         })
     }
@@ -87,9 +100,17 @@ impl EncoderHandle {
     pub fn submit(
         &self,
         texts: Vec<Vec<u32>>,
-    ) -> Result<impl Future<Output = Result<Embeddings, Error>> + Send + use<>, SubmitError> {
+    ) -> Result<impl Future<Output = Result<Rows, Error>> + Send + use<>, SubmitError> {
+        self.submit_texts(texts.into_iter().map(TypedText::single).collect())
+    }
+
+    /// Queues checked texts, or pairs. The future gives a row of numbers for each.
+    pub(super) fn submit_texts(
+        &self,
+        texts: Vec<TypedText>,
+    ) -> Result<impl Future<Output = Result<Rows, Error>> + Send + use<>, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        let call = Call { texts, embeddings: Vec::new(), reply, _place: self.gauges.enter(self.limit)? };
+        let call = Call { texts, rows: Vec::new(), reply, _place: self.gauges.enter(self.limit)? };
         self.calls.send(call).map_err(|_| SubmitError::Stopped)?;
         Ok(async { answer.await.map_err(|_| Error::Stopped)? })
     }
@@ -138,14 +159,15 @@ impl EncoderWorker {
     /// Packs texts from the front of the queue, runs them, and answers the calls that are complete.
     fn step(&mut self) {
         let mut counts = Vec::new();
-        let mut packed: Vec<&[u32]> = Vec::new();
+        let mut texts = PackedTexts::default();
         let mut budget = self.token_budget;
         for call in &self.calls {
-            let waiting = &call.texts[call.embeddings.len()..];
-            let fitting = waiting.iter().take_while(|text| take_budget(&mut budget, text.len()));
-            let before = packed.len();
-            packed.extend(fitting.map(Vec::as_slice));
-            let taken = packed.len() - before;
+            let waiting = &call.texts[call.rows.len()..];
+            let before = texts.lengths.len();
+            for text in waiting.iter().take_while(|text| take_budget(&mut budget, text.tokens.len())) {
+                texts.push(&text.tokens, text.second);
+            }
+            let taken = texts.lengths.len() - before;
             if taken > 0 || waiting.is_empty() {
                 counts.push(taken);
             }
@@ -153,40 +175,39 @@ impl EncoderWorker {
                 break;
             }
         }
-        let texts = PackedTexts::pack(packed);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.forward(&texts)));
         match outcome.unwrap_or_else(|panic| Err(Error::Step(panic_message(panic.as_ref())))) {
-            Ok(embeddings) => self.deliver(embeddings, &counts),
+            Ok(rows) => self.deliver(rows, &counts),
             Err(error) => self.fail(counts.len(), &error),
         }
     }
 
-    fn forward(&mut self, texts: &PackedTexts) -> Result<Embeddings, Error> {
+    fn forward(&mut self, texts: &PackedTexts) -> Result<Rows, Error> {
         if texts.lengths.is_empty() {
             return Ok(Vec::new());
         }
         let Self { model, backend, .. } = self;
-        let embeddings: Result<Tensor, Error> = backend.threads().install(|| model.forward(texts));
-        Ok(embeddings?.to_vec2()?)
+        let rows: Result<Tensor, Error> = backend.threads().install(|| model.forward(texts));
+        Ok(rows?.to_vec2()?)
     }
 
-    /// Hands embeddings to the first calls, `counts` to each, and answers those that have all of theirs.
-    fn deliver(&mut self, embeddings: Embeddings, counts: &[usize]) {
-        let mut embeddings = embeddings.into_iter();
+    /// Hands rows to the first calls, `counts` to each, and answers those that have all of theirs.
+    fn deliver(&mut self, rows: Rows, counts: &[usize]) {
+        let mut rows = rows.into_iter();
         for (call, count) in self.calls.iter_mut().zip(counts) {
-            call.embeddings.extend(embeddings.by_ref().take(*count));
+            call.rows.extend(rows.by_ref().take(*count));
         }
         self.answer_complete();
         // What is left of a long call waits behind the others, so that a short one never waits for all of it.
-        if let Some(begun) = self.calls.pop_front_if(|call| !call.embeddings.is_empty()) {
+        if let Some(begun) = self.calls.pop_front_if(|call| !call.rows.is_empty()) {
             self.calls.push_back(begun);
         }
     }
 
     fn answer_complete(&mut self) {
-        while let Some(call) = self.calls.pop_front_if(|call| call.embeddings.len() == call.texts.len()) {
+        while let Some(call) = self.calls.pop_front_if(|call| call.rows.len() == call.texts.len()) {
             // A caller that is gone wants no answer.
-            let _ = call.reply.send(Ok(call.embeddings));
+            let _ = call.reply.send(Ok(call.rows));
         }
     }
 

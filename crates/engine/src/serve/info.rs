@@ -11,7 +11,7 @@ pub struct ModelInfo {
     pub context_length: usize,
     /// Tokens of the vocabulary.
     pub vocab_size: usize,
-    /// Elements of an embedding; `None` for a decoder.
+    /// Elements of an embedding; `None` for a model that does not embed.
     pub dimensions: Option<usize>,
     /// Size of the weights as stored.
     pub weight_bytes: u64,

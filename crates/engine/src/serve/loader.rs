@@ -1,6 +1,5 @@
 //! From a model's files to its running thread.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,8 +7,9 @@ use candle_core::Device;
 use hearth_kernels::Threads;
 
 use super::encoder::EncoderWorker;
-use super::{EncoderHandle, EngineHandle, ModelInfo};
-use crate::checkpoint::{Checkpoint, CheckpointSource, optional_json, template_source};
+use super::model_text::model_text;
+use super::{EncoderHandle, EngineHandle, ModelInfo, RerankerHandle};
+use crate::checkpoint::Checkpoint;
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::error::Error;
 use crate::hub::LocalModel;
@@ -18,8 +18,8 @@ use crate::models::{Architecture, DecoderModel, EncoderModel, Model};
 use crate::ops::Backend;
 use crate::run::Runner;
 use crate::schedule::{Scheduler, SchedulerConfig};
-use crate::text::{ChatTemplate, GgufVocabulary, ModelText, TemplateTokens, Tokenizer};
-use crate::weights::{GgufMetadata, QuantScheme};
+use crate::text::ModelText;
+use crate::weights::QuantScheme;
 
 /// Token slots in a block of the cache.
 const BLOCK_SIZE: usize = 16;
@@ -57,15 +57,28 @@ pub enum LoadedModel {
     Decoder(EngineHandle),
     /// Embeds texts.
     Encoder(EncoderHandle),
+    /// Scores pairs of texts.
+    Reranker(RerankerHandle),
 }
 
 impl LoadedModel {
+    /// Everything it knows about text.
+    #[must_use]
+    pub fn text(&self) -> &Arc<ModelText> {
+        match self {
+            Self::Decoder(handle) => handle.text(),
+            Self::Encoder(handle) => handle.text(),
+            Self::Reranker(handle) => handle.text(),
+        }
+    }
+
     /// What is known of it.
     #[must_use]
     pub fn info(&self) -> &ModelInfo {
         match self {
             Self::Decoder(handle) => handle.info(),
             Self::Encoder(handle) => handle.info(),
+            Self::Reranker(handle) => handle.info(),
         }
     }
 }
@@ -96,7 +109,14 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
     };
     match (architecture.load)(&checkpoint, &backend)? {
         Model::Decoder(decoder) => start_decoder(decoder, info, &checkpoint, &backend, options),
-        Model::Encoder(encoder) => start_encoder(encoder, info, &checkpoint, &backend, options),
+        Model::Encoder(encoder) => {
+            let info = ModelInfo { dimensions: Some(encoder.shape().dimensions), ..info };
+            Ok(LoadedModel::Encoder(start_encoder(encoder, info, &checkpoint, &backend, options)?))
+        }
+        Model::Reranker(reranker) => {
+            let encoder = start_encoder(reranker, info, &checkpoint, &backend, options)?;
+            Ok(LoadedModel::Reranker(RerankerHandle::new(encoder)?))
+        }
     }
 }
 
@@ -144,14 +164,13 @@ fn start_encoder(
     checkpoint: &Checkpoint,
     backend: &Backend,
     options: &LoadOptions,
-) -> Result<LoadedModel, Error> {
+) -> Result<EncoderHandle, Error> {
     let shape = model.shape();
-    let dimensions = Some(shape.dimensions);
-    let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, dimensions, ..info };
-    let tokenizer = tokenizer(checkpoint)?;
+    let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, ..info };
+    let text = Arc::new(model_text(checkpoint)?);
     let worker = EncoderWorker::new(model, backend.clone(), options.token_budget);
     let limit = options.max_sequences + options.queue;
-    Ok(LoadedModel::Encoder(EncoderHandle::start(info, tokenizer, worker, limit)?))
+    EncoderHandle::start(info, text, worker, limit)
 }
 
 /// How many blocks the cache gets, when `asked` bytes are asked for it and `available` are free.
@@ -172,51 +191,4 @@ fn cache_blocks(layout: &KvLayout, context_length: usize, asked: Option<u64>, av
         // Slots are numbered in 32 bits.
         Ok(blocks) => Ok(blocks.min(u32::MAX as usize / layout.block_size)),
     }
-}
-
-fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
-    match &checkpoint.source {
-        CheckpointSource::Gguf(gguf) => {
-            Ok(Tokenizer::from_vocabulary(GgufVocabulary::from_metadata(gguf.metadata())?)?)
-        }
-        CheckpointSource::Folder(folder) => Ok(Tokenizer::from_folder(folder)?),
-    }
-}
-
-fn model_text(checkpoint: &Checkpoint) -> Result<ModelText, Error> {
-    let tokenizer = tokenizer(checkpoint)?;
-    let template = match &checkpoint.source {
-        CheckpointSource::Gguf(gguf) => template_of_gguf(gguf.metadata(), &tokenizer)?,
-        CheckpointSource::Folder(folder) => template_of_folder(folder)?,
-    };
-    Ok(ModelText { tokenizer, template, end_tokens: checkpoint.end_tokens()? })
-}
-
-fn template_of_gguf(metadata: &GgufMetadata, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, Error> {
-    if !metadata.contains("tokenizer.chat_template") {
-        return Ok(None);
-    }
-    let token = |name: &str| {
-        let id = metadata.u32(&format!("tokenizer.ggml.{name}_token_id")).ok()?;
-        tokenizer.token_text(id).map(str::to_owned)
-    };
-    let tokens =
-        TemplateTokens { bos: token("bos"), eos: token("eos"), unknown: token("unknown"), padding: token("padding") };
-    Ok(Some(ChatTemplate::new(metadata.string("tokenizer.chat_template")?, tokens)?))
-}
-
-fn template_of_folder(folder: &Path) -> Result<Option<ChatTemplate>, Error> {
-    let Some(source) = template_source(folder)? else { return Ok(None) };
-    let config = optional_json(&folder.join("tokenizer_config.json"))?;
-    let token = |name: &str| {
-        let token = config.get(name)?;
-        token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
-    };
-    let tokens = TemplateTokens {
-        bos: token("bos_token"),
-        eos: token("eos_token"),
-        unknown: token("unk_token"),
-        padding: token("pad_token"),
-    };
-    Ok(Some(ChatTemplate::new(&source, tokens)?))
 }

@@ -2,14 +2,16 @@
 //!
 //! [`load()`] opens a model and starts its thread. A decoder is reached through an [`EngineHandle`]: `submit` gives a
 //! [`GenerationStream`] of tokens, which a [`TextStream`] turns into text. An encoder is reached through an
-//! [`EncoderHandle`]. Dropping a stream or a call cancels it.
+//! [`EncoderHandle`], a reranker through a [`RerankerHandle`]. Dropping a stream or a call cancels it.
 
 mod encoder;
 mod engine;
 mod handle;
 mod info;
 mod loader;
+mod model_text;
 mod request;
+mod reranker;
 mod stream;
 mod text_stream;
 
@@ -18,5 +20,6 @@ pub use handle::{EngineHandle, EngineLoad, SubmitError};
 pub use info::ModelInfo;
 pub use loader::{LoadOptions, LoadedModel, load};
 pub use request::{GenerationRequest, RequestError};
+pub use reranker::RerankerHandle;
 pub use stream::{FinishReason, GenerationEvent, GenerationStream};
 pub use text_stream::{TextDelta, TextEvent, TextOptions, TextStream, TokenAlternative, TokenText};

@@ -35,6 +35,28 @@ pub struct TemplateTokens {
     pub unknown: Option<String>,
     /// `pad_token`
     pub padding: Option<String>,
+    /// `cls_token`
+    pub classifier: Option<String>,
+    /// `sep_token`
+    pub separator: Option<String>,
+    /// `mask_token`
+    pub mask: Option<String>,
+}
+
+impl TemplateTokens {
+    /// Each token's text under the name that templates and `tokenizer_config.json` have for it.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, Option<&str>); 7] {
+        [
+            ("bos_token", self.bos.as_deref()),
+            ("eos_token", self.eos.as_deref()),
+            ("unk_token", self.unknown.as_deref()),
+            ("pad_token", self.padding.as_deref()),
+            ("cls_token", self.classifier.as_deref()),
+            ("sep_token", self.separator.as_deref()),
+            ("mask_token", self.mask.as_deref()),
+        ]
+    }
 }
 
 /// What a template turns into a prompt.
@@ -46,6 +68,8 @@ pub struct Conversation<'a> {
     pub tools: Option<&'a [serde_json::Value]>,
     /// End the prompt where the assistant's answer begins.
     pub add_generation_prompt: bool,
+    /// End the prompt with the last message's text, so that the answer goes on from it.
+    pub continue_final_message: bool,
     /// Further variables; they stand over the ones above.
     pub extra: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
@@ -53,6 +77,7 @@ pub struct Conversation<'a> {
 /// A compiled chat template. Cloning it is cheap.
 #[derive(Clone)]
 pub struct ChatTemplate {
+    source: Arc<str>,
     environment: Arc<Environment<'static>>,
     tokens: TemplateTokens,
 }
@@ -82,9 +107,14 @@ impl ChatTemplate {
             jiff::fmt::strtime::format(format, &clock())
                 .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {error}")))
         });
-        let source = without_generation_marks(source);
-        environment.add_template_owned(TEMPLATE_NAME, source).map_err(template_error)?;
-        Ok(Self { environment: Arc::new(environment), tokens })
+        environment.add_template_owned(TEMPLATE_NAME, without_generation_marks(source)).map_err(template_error)?;
+        Ok(Self { source: source.into(), environment: Arc::new(environment), tokens })
+    }
+
+    /// The template as the model ships it.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The prompt text of a conversation.
@@ -95,11 +125,12 @@ impl ChatTemplate {
     pub fn render(&self, conversation: &Conversation<'_>) -> Result<String, TextError> {
         // The engine has places that panic, such as an empty list sliced backwards; a prompt is never worth a thread.
         let render = AssertUnwindSafe(|| self.render_unguarded(conversation));
-        match catch_unwind(render) {
-            Ok(rendered) => rendered,
-            Err(_) => {
-                Err(TextError::Template { message: "the template engine failed on this conversation".to_owned() })
-            }
+        let rendered = catch_unwind(render).unwrap_or_else(|_| {
+            Err(TextError::Template { message: "the template engine failed on this conversation".to_owned() })
+        })?;
+        match conversation.continue_final_message {
+            true => open_ended(rendered, conversation.messages),
+            false => Ok(rendered),
         }
     }
 
@@ -111,13 +142,7 @@ impl ChatTemplate {
     }
 
     fn variables(&self, conversation: &Conversation<'_>) -> Value {
-        let tokens = [
-            ("bos_token", &self.tokens.bos),
-            ("eos_token", &self.tokens.eos),
-            ("unk_token", &self.tokens.unknown),
-            ("pad_token", &self.tokens.padding),
-        ];
-        let tokens = tokens.into_iter().filter_map(|(name, text)| Some((name, Value::from(text.as_deref()?))));
+        let tokens = self.tokens.named().into_iter().filter_map(|(name, text)| Some((name, Value::from(text?))));
         let fixed = [
             ("messages", Value::from(Serde(conversation.messages))),
             ("tools", Value::from(Serde(conversation.tools))),
@@ -128,6 +153,20 @@ impl ChatTemplate {
         let extra = extra.map(|(name, value)| (name.as_str(), Value::from(Serde(value))));
         Value::from_pairs(tokens.chain(fixed).chain(extra))
     }
+}
+
+/// Cuts a rendered conversation behind the text of its last message, as Hugging Face's `continue_final_message` does: where
+/// the template has trimmed the message, at the end of what is left of it.
+fn open_ended(mut rendered: String, messages: &[serde_json::Value]) -> Result<String, TextError> {
+    let content = messages.last().and_then(|message| message.get("content")?.as_str()).unwrap_or_default();
+    let trimmed = content.trim();
+    let Some(start) = rendered.rfind(trimmed) else {
+        let message = "the last message cannot be continued: its text does not stand in the prompt".to_owned();
+        return Err(TextError::Template { message });
+    };
+    let kept = if rendered[start..].starts_with(content) { content } else { trimmed };
+    rendered.truncate(start + kept.len());
+    Ok(rendered)
 }
 
 /// Jinja as Hugging Face sets it up for chat templates.
@@ -299,6 +338,29 @@ mod tests {
         let conversation = Conversation { extra: extra.as_object(), ..Conversation::default() };
         assert_eq!(template.render(&conversation).unwrap(), "!False");
         assert_eq!(template.render(&Conversation::default()).unwrap(), "<s>");
+    }
+
+    #[test]
+    fn the_last_message_can_be_left_open() {
+        let open = |template: &str, content: &str| {
+            let messages =
+                [json!({"role": "user", "content": "Paris"}), json!({"role": "assistant", "content": content})];
+            let conversation =
+                Conversation { messages: &messages, continue_final_message: true, ..Conversation::default() };
+            ChatTemplate::new(template, TemplateTokens::default())?.render(&conversation)
+        };
+        let plain = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}";
+        assert_eq!(open(plain, "Paris is ").unwrap(), "<user>Paris</s><assistant>Paris is ");
+        assert_eq!(open(plain, "").unwrap(), "<user>Paris</s><assistant></s>", "as the reference does");
+        let trimming = plain.replace("m.content", "m.content | trim");
+        assert_eq!(open(&trimming, " Paris is ").unwrap(), "<user>Paris</s><assistant>Paris is");
+        assert!(message_of(open("{{ messages[0].content }}", "London")).contains("cannot be continued"));
+    }
+
+    #[test]
+    fn the_source_is_kept_as_it_was() {
+        let source = "{% generation %}a{% endgeneration %}";
+        assert_eq!(ChatTemplate::new(source, TemplateTokens::default()).unwrap().source(), source);
     }
 
     #[test]

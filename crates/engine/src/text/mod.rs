@@ -7,6 +7,7 @@ mod detokenizer;
 mod error;
 mod folder;
 mod gguf_vocabulary;
+mod pair;
 mod pipeline;
 mod python_format;
 mod ranked_merges;
@@ -19,6 +20,7 @@ pub use chat_template::{ChatTemplate, Clock, Conversation, TemplateTokens};
 pub use detokenizer::{Detokenizer, DetokenizerOptions};
 pub use error::TextError;
 pub use gguf_vocabulary::{GgufVocabulary, SpecialIds};
+pub use pair::{PairTemplate, TypedText};
 pub use tokenizer::{MAX_TEXT_BYTES, SpecialTokens, Tokenizer};
 
 /// Everything a model knows about text.
@@ -30,6 +32,10 @@ pub struct ModelText {
     pub template: Option<ChatTemplate>,
     /// Tokens that end an answer when the model emits one of them.
     pub end_tokens: Vec<u32>,
+    /// The texts of the special tokens.
+    pub special: TemplateTokens,
+    /// The reference implementation's class of tokenizers, where the model names one.
+    pub tokenizer_class: Option<String>,
 }
 
 impl ModelText {
@@ -43,11 +49,23 @@ impl ModelText {
     /// # Errors
     /// [`TextError::NoTemplate`] without a template, [`TextError::Template`] when it refuses the conversation.
     pub fn prompt_tokens(&self, conversation: &Conversation<'_>) -> Result<Vec<u32>, TextError> {
+        self.conversation_tokens(conversation, SpecialTokens::Add)
+    }
+
+    /// As [`ModelText::prompt_tokens`], or with [`SpecialTokens::Omit`] no more than what the template wrote.
+    ///
+    /// # Errors
+    /// As [`ModelText::prompt_tokens`].
+    pub fn conversation_tokens(
+        &self,
+        conversation: &Conversation<'_>,
+        special: SpecialTokens,
+    ) -> Result<Vec<u32>, TextError> {
         let template = self.template.as_ref().ok_or(TextError::NoTemplate)?;
         let text = template.render(conversation)?;
         let tokens = self.tokenizer.encode(&text, SpecialTokens::Omit)?;
         let leading = self.tokenizer.leading_tokens();
-        if tokens.starts_with(leading) {
+        if special == SpecialTokens::Omit || tokens.starts_with(leading) {
             return Ok(tokens);
         }
         Ok([leading, &tokens].concat())
@@ -65,8 +83,10 @@ mod tests {
         let tokens = TemplateTokens { bos: Some("<s>".to_owned()), ..TemplateTokens::default() };
         ModelText {
             tokenizer: Tokenizer::from_vocabulary(vocabulary).unwrap(),
-            template: template.map(|source| ChatTemplate::new(source, tokens).unwrap()),
+            template: template.map(|source| ChatTemplate::new(source, tokens.clone()).unwrap()),
             end_tokens: vec![1],
+            special: tokens,
+            tokenizer_class: None,
         }
     }
 

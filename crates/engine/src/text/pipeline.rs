@@ -3,6 +3,7 @@
 
 use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
 
+use super::pair::PairTemplate;
 use super::ranked_merges::RankedMerges;
 use super::token_table::{Decoding, Token};
 
@@ -14,6 +15,8 @@ pub(super) struct TokenizerParts {
     /// What stands in front of and behind a text.
     pub leading: Vec<u32>,
     pub trailing: Vec<u32>,
+    /// How two texts become one.
+    pub pair: Option<PairTemplate>,
 }
 
 /// Cuts text.

@@ -65,6 +65,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<TokenizerParts, TextError> {
         decoding: Decoding::BYTE_LEVEL,
         leading: vec![count],
         trailing: Vec::new(),
+        pair: None,
     })
 }
 

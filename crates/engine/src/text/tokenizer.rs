@@ -11,7 +11,7 @@ use tokenizers::AddedVocabulary;
 
 use super::pipeline::{Pipeline, TokenizerParts};
 use super::token_table::{Decoding, Token, TokenTable};
-use super::{GgufVocabulary, TextError};
+use super::{GgufVocabulary, PairTemplate, TextError};
 
 /// Longest text one call encodes, in bytes: several times the longest context, and a bound on the memory of the
 /// regular expressions that cut the text, which grows with the longest word.
@@ -43,6 +43,7 @@ struct Shared {
     /// What [`SpecialTokens::Add`] puts in front and behind.
     leading: Vec<u32>,
     trailing: Vec<u32>,
+    pair: Option<PairTemplate>,
 }
 
 impl Tokenizer {
@@ -74,7 +75,9 @@ impl Tokenizer {
         });
         let tokens = tokens.collect();
         let (leading, trailing) = surrounding_tokens(&pipeline)?;
-        Self::assemble(TokenizerParts { pipeline: Pipeline::library(pipeline), tokens, decoding, leading, trailing })
+        let pair = PairTemplate::of(&pipeline);
+        let pipeline = Pipeline::library(pipeline);
+        Self::assemble(TokenizerParts { pipeline, tokens, decoding, leading, trailing, pair })
     }
 
     /// Builds the tokenizer described by a GGUF file's metadata.
@@ -92,9 +95,9 @@ impl Tokenizer {
         let table = TokenTable::new(parts.tokens, &parts.decoding.spelling)?;
         let lengths = (0..table.len() as u32).filter_map(|id| table.bytes(id)).map(<[u8]>::len);
         let longest_token = lengths.max().unwrap_or_default().max(1);
-        let TokenizerParts { pipeline, decoding, leading, trailing, .. } = parts;
+        let TokenizerParts { pipeline, decoding, leading, trailing, pair, .. } = parts;
         let strips_first_space = decoding.strip_first_space;
-        let shared = Shared { pipeline, plain, table, longest_token, strips_first_space, leading, trailing };
+        let shared = Shared { pipeline, plain, table, longest_token, strips_first_space, leading, trailing, pair };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -127,6 +130,12 @@ impl Tokenizer {
     #[must_use]
     pub fn trailing_tokens(&self) -> &[u32] {
         &self.shared.trailing
+    }
+
+    /// How two texts become one. `None` where the tokenizer does not say.
+    #[must_use]
+    pub fn pair_template(&self) -> Option<&PairTemplate> {
+        self.shared.pair.as_ref()
     }
 
     /// The bytes a token adds to a text; not always whole characters. A special token's are its text. `None` for an

@@ -88,6 +88,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
         match &model {
             LoadedModel::Decoder(engine) => bench_decoder(engine, arguments).await,
             LoadedModel::Encoder(encoder) => bench_encoder(encoder, arguments).await,
+            LoadedModel::Reranker(_) => bail!("{} is a reranker, which is not measured here", arguments.model),
         }
     })?;
     let report = Report {

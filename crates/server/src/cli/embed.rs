@@ -32,8 +32,11 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
     if arguments.texts.is_empty() && stdin().is_terminal() {
         bail!("no text given: name some after the model, or pipe lines in");
     }
-    let LoadedModel::Encoder(encoder) = load(&arguments.model, &arguments.load.options())? else {
-        bail!("{} generates text and does not embed: use `hearth run {0}`", arguments.model);
+    let model = &arguments.model;
+    let encoder = match load(model, &arguments.load.options())? {
+        LoadedModel::Encoder(encoder) => encoder,
+        LoadedModel::Decoder(_) => bail!("{model} generates text and does not embed: use `hearth run {model}`"),
+        LoadedModel::Reranker(_) => bail!("{model} ranks documents and does not embed: use `hearth serve`"),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let mut before = 0;

@@ -72,5 +72,6 @@ pub(super) fn load_decoder(model: &str, options: &LoadOptions) -> Result<EngineH
     match load(model, options)? {
         LoadedModel::Decoder(handle) => Ok(handle),
         LoadedModel::Encoder(_) => bail!("{model} embeds texts and does not generate: use `hearth embed {model} ...`"),
+        LoadedModel::Reranker(_) => bail!("{model} ranks documents and does not generate: use `hearth serve`"),
     }
 }

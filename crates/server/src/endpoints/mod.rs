@@ -24,6 +24,8 @@ pub enum Task {
     Completions,
     /// Turns texts into vectors.
     Embeddings,
+    /// Ranks documents by how well they answer a query.
+    Rerank,
 }
 
 impl Task {
@@ -39,6 +41,7 @@ impl fmt::Display for Task {
             Self::Chat => "chat",
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
+            Self::Rerank => "rerank",
         })
     }
 }
@@ -47,7 +50,8 @@ impl fmt::Display for Task {
 const NAME_LENGTH: usize = 128;
 
 /// Words that stand where a name would stand in some path.
-const RESERVED_NAMES: [&str; 5] = ["chat", "completions", "embeddings", "responses", "models"];
+const RESERVED_NAMES: [&str; 9] =
+    ["chat", "completions", "embeddings", "rerank", "responses", "models", "tokenize", "detokenize", "tokenizer_info"];
 
 /// An endpoint that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -58,6 +58,11 @@ impl Registry {
         state.loading.is_empty() && entities.all(|entity| entity.provider().is_alive())
     }
 
+    /// Whether the model of an announced endpoint is still loading.
+    pub fn is_loading(&self) -> bool {
+        !self.read().loading.is_empty()
+    }
+
     pub(crate) fn find(&self, name: &str, _pass: Pass) -> Found {
         let state = self.read();
         match state.endpoints.get(name) {

@@ -65,6 +65,15 @@ impl Allowed<Query> {
             let text = format!("endpoint `{}` serves {}, not {wanted}", endpoint.name(), endpoint.task());
             return Err(ApiError::new(ErrorKind::BadRequest, text).with_field("model"));
         }
+        self.entity()
+    }
+
+    /// The entity that answers a call that endpoints of every task take.
+    ///
+    /// # Errors
+    /// 503 where the endpoint has none.
+    pub fn entity(&self) -> Result<&ServedEntity, ApiError> {
+        let endpoint = &*self.endpoint;
         // One entity today: the first takes all the traffic.
         endpoint.entities().first().ok_or_else(|| {
             ApiError::new(ErrorKind::Unavailable, format!("endpoint `{}` serves no model", endpoint.name()))

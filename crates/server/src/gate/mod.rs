@@ -54,8 +54,8 @@ impl Gate {
         }
     }
 
-    /// Every endpoint that `principal` may see, by name.
-    pub fn visible(&self, principal: &Principal) -> Vec<Allowed<View>> {
+    /// Every endpoint with which `principal` may do what `L` says, by name.
+    pub fn all<L: Level>(&self, principal: &Principal) -> Vec<Allowed<L>> {
         self.registry.all(Pass(())).into_iter().filter_map(|endpoint| permit(principal, endpoint).ok()).collect()
     }
 }

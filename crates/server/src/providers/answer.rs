@@ -1,4 +1,4 @@
-//! What a provider answers with: a stream of events over all choices, or vectors.
+//! What a provider answers with: a stream of events over all choices, vectors or scores.
 
 use futures::stream::BoxStream;
 
@@ -81,4 +81,46 @@ pub struct Embeddings {
     pub vectors: Vec<Vec<f32>>,
     /// Tokens of all texts.
     pub prompt_tokens: usize,
+}
+
+/// One score a document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// In the order of the documents: logits, where 0 is neither relevant nor irrelevant.
+    pub logits: Vec<f32>,
+    /// Tokens of all pairs of the query and a document.
+    pub prompt_tokens: usize,
+}
+
+/// A text or a conversation in tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizedText {
+    /// In order.
+    pub tokens: Vec<VocabularyToken>,
+    /// Most tokens of a text that the model takes.
+    pub context_length: usize,
+}
+
+/// A token as the vocabulary knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VocabularyToken {
+    /// Its id.
+    pub id: u32,
+    /// As the vocabulary writes it, such as `▁the`.
+    pub spelling: String,
+}
+
+/// What there is to know of a tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizerFacts {
+    /// The reference implementation's class, where the model names one.
+    pub class: Option<String>,
+    /// `bos_token` and its like, with their texts.
+    pub special: Vec<(&'static str, Option<String>)>,
+    /// The chat template.
+    pub template: Option<String>,
+    /// Most tokens of a text that the model takes.
+    pub context_length: usize,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
 }

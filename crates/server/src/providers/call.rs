@@ -1,6 +1,7 @@
 //! What a provider is asked for: checked requests, without a trace of HTTP.
 
 use hearth_sampler::SamplingRequest;
+use serde_json::Value;
 
 use crate::wire::chat::Role;
 
@@ -77,4 +78,64 @@ pub struct EmbeddingCall {
     pub instruction: Option<String>,
     /// The size of vectors that the caller expects.
     pub dimensions: Option<usize>,
+}
+
+/// Documents to score against a query.
+#[derive(Debug, Clone)]
+pub struct RerankCall {
+    /// Not empty.
+    pub query: String,
+    /// At least one.
+    pub documents: Vec<String>,
+    /// The field they came from.
+    pub field: &'static str,
+    /// Most tokens of a document: its end beyond them is dropped.
+    pub document_tokens: Option<usize>,
+    /// What to do with a document that does not fit into the context beside the query.
+    pub too_long: TooLong,
+}
+
+/// What to do with a document that does not fit into the context beside the query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLong {
+    /// Refuse it.
+    Refuse,
+    /// Drop its beginning.
+    DropBeginning,
+    /// Drop its end.
+    DropEnd,
+}
+
+/// Something to cut into tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TokenizeCall {
+    /// A text.
+    Text {
+        /// The text.
+        text: String,
+        /// Whether the tokens that the model expects around every text are put there.
+        special: bool,
+    },
+    /// A conversation, by the model's chat template.
+    Conversation {
+        /// Oldest first, at least one.
+        messages: Vec<ChatMessage>,
+        /// Descriptions of functions, for templates that show them.
+        tools: Vec<Value>,
+        /// Where it ends.
+        end: ConversationEnd,
+        /// Whether the leading tokens that the model expects are put there where the template leaves them out.
+        special: bool,
+    },
+}
+
+/// Where the text of a conversation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConversationEnd {
+    /// Where the assistant's answer begins.
+    AnswerBegins,
+    /// With the text of the last message, so that it can go on.
+    LastMessage,
+    /// After the last message.
+    Closed,
 }

@@ -9,8 +9,14 @@ pub mod local;
 
 use futures::future::BoxFuture;
 
-pub use answer::{Answer, AnswerEvent, Delta, Embeddings, TokenLogprob, TopLogprob};
-pub use call::{ChatCall, CompletionCall, EmbeddingCall, Generation, OnOverflow, Prompt};
+pub use answer::{
+    Answer, AnswerEvent, Delta, Embeddings, Scores, TokenLogprob, TokenizedText, TokenizerFacts, TopLogprob,
+    VocabularyToken,
+};
+pub use call::{
+    ChatCall, CompletionCall, ConversationEnd, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall, TokenizeCall,
+    TooLong,
+};
 
 use crate::endpoints::Task;
 use crate::error::{ApiError, ErrorKind};
@@ -33,6 +39,34 @@ pub trait Provider: Send + Sync {
 
     /// Turns texts into vectors, in order.
     fn embed(&self, call: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>>;
+
+    /// Scores documents by how well they answer a query, in order.
+    fn rerank(&self, call: RerankCall) -> BoxFuture<'_, Result<Scores, ProviderError>>;
+
+    /// Cuts a text or a conversation into the model's tokens.
+    fn tokenize(&self, _call: TokenizeCall) -> BoxFuture<'_, Result<TokenizedText, ProviderError>> {
+        let refusal = self.no_tokenizer();
+        Box::pin(async { Err(refusal) })
+    }
+
+    /// The text of the model's tokens.
+    fn detokenize(&self, _tokens: Vec<u32>) -> BoxFuture<'_, Result<String, ProviderError>> {
+        let refusal = self.no_tokenizer();
+        Box::pin(async { Err(refusal) })
+    }
+
+    /// What there is to know of the model's tokenizer.
+    ///
+    /// # Errors
+    /// Where it is not known here.
+    fn tokenizer(&self) -> Result<TokenizerFacts, ProviderError> {
+        Err(self.no_tokenizer())
+    }
+
+    /// The refusal of a model whose tokenizer is not known here.
+    fn no_tokenizer(&self) -> ProviderError {
+        ProviderError::WrongTask(format!("the tokenizer of the model {} is not known here", self.model_name()))
+    }
 
     /// Whether the model can still answer at all.
     fn is_alive(&self) -> bool {

@@ -105,8 +105,8 @@ pub(super) fn completion(
 /// What to embed.
 pub(super) fn embedding(fields: EmbeddingFields, limits: Limits) -> Result<EmbeddingCall, FieldError> {
     let inputs = texts("input", fields.input)?;
-    if inputs.len() > limits.embedding_inputs {
-        let bound = format!("at most {} texts", limits.embedding_inputs);
+    if inputs.len() > limits.texts {
+        let bound = format!("at most {} texts", limits.texts);
         return Err(FieldError::value("input", bound, inputs.len()));
     }
     if let Some(index) = inputs.iter().position(|input| matches!(input, Prompt::Text(text) if text.is_empty())) {
@@ -219,7 +219,7 @@ mod tests {
     use crate::wire::embeddings::EmbeddingRequest;
     use crate::wire::parse_object;
 
-    const LIMITS: Limits = Limits { body: 1 << 20, embedding_inputs: 3, choices: 8 };
+    const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 8 };
 
     fn object(mut base: Value, more: Value) -> crate::wire::JsonObject {
         base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
 
+use crate::endpoints::Task;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Allowed, Principal, Query};
 use crate::serve::App;
@@ -65,5 +66,52 @@ impl JsonBody {
         let model = wire::take_text(&mut self.0, "model")?;
         let model = model.ok_or_else(|| FieldError::Missing { field: "model".into() })?;
         Ok((app.gate().allow(principal, &model)?, self.0))
+    }
+
+    /// As [`JsonBody::open`], but the body may leave out its `model` where [`named_or_only`] can tell which is meant.
+    pub(super) fn open_or_only(
+        mut self,
+        app: &App,
+        principal: &Principal,
+        task: Option<Task>,
+    ) -> Result<(Allowed<Query>, JsonObject), ApiError> {
+        let model = wire::take_text(&mut self.0, "model")?;
+        Ok((named_or_only(app, principal, model.as_deref(), task)?, self.0))
+    }
+}
+
+/// The endpoint `model`, or where none is named the only one of `task` (of any task, where that is `None`) that
+/// `principal` may call.
+///
+/// # Errors
+/// 400 where there is no such endpoint, or several, with their names; 503 while a model is loading, since more than one may
+/// be meant then.
+pub(super) fn named_or_only(
+    app: &App,
+    principal: &Principal,
+    model: Option<&str>,
+    task: Option<Task>,
+) -> Result<Allowed<Query>, ApiError> {
+    if let Some(model) = model {
+        return app.gate().allow(principal, model);
+    }
+    let fail = |kind, text: String| Err(ApiError::new(kind, text).with_field("model"));
+    if app.endpoints().is_loading() {
+        let text = "a model is still loading, so `model` must say which one is meant";
+        return fail(ErrorKind::Unavailable, text.to_owned());
+    }
+    let mut endpoints = app.gate().all::<Query>(principal);
+    endpoints.retain(|allowed| task.is_none_or(|task| allowed.endpoint().task() == task));
+    match (endpoints.pop(), endpoints.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => {
+            let task = task.map_or_else(|| "any task".to_owned(), |task| task.to_string());
+            fail(ErrorKind::BadRequest, format!("`model` is not given, and no endpoint serves {task}"))
+        }
+        (Some(last), false) => {
+            let names: Vec<&str> = endpoints.iter().chain([&last]).map(|one| one.endpoint().name()).collect();
+            let text = format!("the field `model` is required, since there are several: {}", names.join(", "));
+            fail(ErrorKind::MissingField, text)
+        }
     }
 }

@@ -6,7 +6,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::gate::Principal;
+use crate::gate::{Principal, View};
 use crate::metrics;
 use crate::serve::App;
 
@@ -26,7 +26,7 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
 
 /// `GET /metrics`. The labels name endpoints, so this takes a caller.
 pub(super) async fn metrics(State(app): State<App>, principal: Principal) -> Response {
-    for allowed in app.gate().visible(&principal) {
+    for allowed in app.gate().all::<View>(&principal) {
         let endpoint = allowed.endpoint();
         for load in endpoint.entities().iter().filter_map(|entity| entity.provider().load()) {
             metrics::load(endpoint.name(), load);

@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use super::extract::{JsonBody, PathName};
 use super::identity::Spelling;
-use super::{chat, completions, embeddings};
+use super::{chat, completions, embeddings, rerank};
 use crate::endpoints::Task;
 use crate::error::ApiError;
 use crate::gate::{Principal, Query};
@@ -26,10 +26,12 @@ pub(super) async fn invoke(
         Task::Chat => chat::answer(&app, &endpoint, fields, spelling).await,
         Task::Completions => completions::answer(&app, &endpoint, fields, spelling).await,
         Task::Embeddings => embeddings::answer(&app, &endpoint, fields).await,
+        Task::Rerank => rerank::answer(&app, &endpoint, fields, "1").await,
     }
 }
 
 fn asked_for(fields: &JsonObject) -> Option<Task> {
-    let tasks = [("messages", Task::Chat), ("prompt", Task::Completions), ("input", Task::Embeddings)];
+    let tasks =
+        [("messages", Task::Chat), ("prompt", Task::Completions), ("input", Task::Embeddings), ("query", Task::Rerank)];
     tasks.into_iter().find(|(field, _)| fields.contains_key(*field)).map(|(_, task)| task)
 }

@@ -14,9 +14,11 @@ mod health;
 mod identity;
 mod invocations;
 mod models;
+mod rerank;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tokenize;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -37,6 +39,9 @@ pub(crate) fn router(app: App) -> Router {
         .nest("/serving-endpoints", data_plane())
         .nest("/ai-gateway/mlflow/v1", data_plane())
         .nest("/ai-gateway/openai/v1", data_plane())
+        .merge(tokenizer())
+        .route("/v2/rerank", post(rerank::create_v2))
+        .route("/rerank", post(rerank::create_text_ranks))
         .route("/serving-endpoints/{name}/invocations", post(invocations::invoke))
         .route("/.well-known/databricks-config", get(health::databricks_config))
         .route("/health/live", get(health::live))
@@ -63,8 +68,18 @@ fn data_plane() -> Router<App> {
         .route("/chat/completions", post(chat::create))
         .route("/completions", post(completions::create))
         .route("/embeddings", post(embeddings::create))
+        .route("/rerank", post(rerank::create))
         .route("/models", get(models::list))
         .route("/models/{id}", get(models::get))
+        .merge(tokenizer())
+}
+
+/// The paths of tokenizers, which evaluation harnesses look for at the root.
+fn tokenizer() -> Router<App> {
+    Router::new()
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/tokenizer_info", get(tokenize::info))
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> ApiError {

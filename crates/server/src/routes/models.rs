@@ -12,7 +12,7 @@ use crate::wire::models::{Model, ModelList};
 
 /// `GET .../models`.
 pub(super) async fn list(State(app): State<App>, principal: Principal) -> Json<ModelList> {
-    let endpoints = app.gate().visible(&principal);
+    let endpoints = app.gate().all::<View>(&principal);
     let data = endpoints.iter().map(|allowed| model(allowed.endpoint())).collect();
     Json(ModelList { object: "list", data })
 }

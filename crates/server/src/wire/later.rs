@@ -30,6 +30,10 @@ pub(super) const CHAT: &[&str] = &[
 pub(super) const COMPLETIONS: &[&str] =
     &["response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"];
 
+/// Fields of requests to a tokenizer that come with templates of the caller's own and with other media.
+pub(super) const TOKENIZE: &[&str] =
+    &["chat_template", "chat_template_kwargs", "media_io_kwargs", "mm_processor_kwargs"];
+
 /// Takes `fields` out of `object`; the first one that asks for something is the error.
 pub(super) fn refuse(object: &mut JsonObject, fields: &[&str]) -> Result<(), FieldError> {
     for field in fields {

@@ -14,6 +14,8 @@ mod later;
 pub mod models;
 pub mod options;
 mod read;
+pub mod rerank;
+pub mod tokenize;
 
 pub use fields::FieldError;
 pub use read::{JsonObject, parse_object, take_text};

@@ -52,6 +52,7 @@ impl GgufVocabulary {
             decoding: Decoding::BYTE_LEVEL,
             leading,
             trailing,
+            pair: None,
         })
     }
 

@@ -95,6 +95,7 @@ impl SentencePieces {
             decoding: Decoding { spelling, strip_first_space },
             leading: self.leading,
             trailing: self.trailing,
+            pair: None,
         })
     }
 

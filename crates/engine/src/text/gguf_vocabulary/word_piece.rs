@@ -53,6 +53,7 @@ impl GgufVocabulary {
             decoding: Decoding { spelling, strip_first_space: true },
             leading: self.special.cls.into_iter().collect(),
             trailing: self.special.separator.into_iter().collect(),
+            pair: None,
         })
     }
 }

@@ -11,9 +11,9 @@ use hearth_engine::serve::{
 };
 use hearth_engine::text::{Conversation, Detokenizer, DetokenizerOptions, ModelText, SpecialTokens};
 use hearth_sampler::{ParamError, SamplingParams};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{blocking, check_text_length, engine_error, request_error, text_error};
+use super::{blocking, check_text_length, engine_error, request_error, submit_error, template_message, text_error};
 use crate::providers::call::ChatMessage;
 use crate::providers::{
     Answer, AnswerEvent, ChatCall, CompletionCall, Delta, Generation, OnOverflow, Prompt, ProviderError, TokenLogprob,
@@ -129,14 +129,6 @@ fn conversation_tokens(text: &ModelText, messages: &[ChatMessage], field: &str) 
     text.prompt_tokens(&conversation).map_err(|error| text_error(field, &error))
 }
 
-fn template_message(message: &ChatMessage) -> Value {
-    let mut value = json!({"role": message.role, "content": message.content});
-    if let Some(name) = &message.name {
-        value["name"] = json!(name);
-    }
-    value
-}
-
 fn decoded(text: &ModelText, tokens: &[u32]) -> String {
     let mut detokenizer = Detokenizer::new(&text.tokenizer, DetokenizerOptions::default());
     let mut decoded: String = tokens.iter().map(|token| detokenizer.push(*token)).collect();
@@ -204,7 +196,7 @@ fn start_choice(
     let stops = params.stop().to_vec();
     let request = GenerationRequest::check(job.tokens.clone(), params, max_tokens, prompt_logprobs, engine.info())
         .map_err(|error| request_error(job.field, &error))?;
-    let generation = engine.submit(request).map_err(|error| submit_error(&error, total))?;
+    let generation = engine.submit(request).map_err(|error| choices_error(&error, total))?;
     let shown = if prompt_logprobs.is_some() { job.tokens.clone() } else { Vec::new() };
     let text = Arc::clone(engine.text());
     let leading =
@@ -275,14 +267,13 @@ fn param_error(error: &ParamError) -> ProviderError {
     ProviderError::OutOfRange { message: error.to_string(), field: error.field().to_owned() }
 }
 
-/// `wanted`: the choices of the whole call.
-fn submit_error(error: &SubmitError, wanted: usize) -> ProviderError {
+/// A call of `wanted` choices in all that its model does not take now, or never will.
+fn choices_error(error: &SubmitError, wanted: usize) -> ProviderError {
     match error {
         SubmitError::QueueFull { limit } if wanted > *limit => {
             let text = format!("prompts times choices must be at most {limit} for this model, not {wanted}");
             ProviderError::OutOfRange { message: text, field: "n".into() }
         }
-        SubmitError::QueueFull { .. } => ProviderError::Busy(error.to_string()),
-        SubmitError::Stopped => ProviderError::Stopped(error.to_string()),
+        _ => submit_error(error),
     }
 }

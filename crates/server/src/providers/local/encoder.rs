@@ -1,9 +1,9 @@
 //! Embeddings of a local encoder.
 
-use hearth_engine::serve::{EncoderHandle, SubmitError};
+use hearth_engine::serve::EncoderHandle;
 use hearth_engine::text::{SpecialTokens, Tokenizer};
 
-use super::{blocking, engine_error, request_error, text_error};
+use super::{blocking, engine_error, request_error, submit_error, text_error};
 use crate::providers::{EmbeddingCall, Embeddings, Prompt, ProviderError};
 
 /// The vectors of all texts. Dropping the future cancels what is not computed yet.
@@ -13,10 +13,7 @@ pub(super) async fn embed(encoder: &EncoderHandle, call: EmbeddingCall) -> Resul
     let texts = blocking(move || tokens_of_all(&tokenizer, call)).await?;
     encoder.check(&texts).map_err(|error| request_error("input", &error))?;
     let prompt_tokens = texts.iter().map(Vec::len).sum();
-    let computing = encoder.submit(texts).map_err(|error| match error {
-        SubmitError::QueueFull { .. } => ProviderError::Busy(error.to_string()),
-        SubmitError::Stopped => ProviderError::Stopped(error.to_string()),
-    })?;
+    let computing = encoder.submit(texts).map_err(|error| submit_error(&error))?;
     let vectors = computing.await.map_err(|error| engine_error(&error))?;
     Ok(Embeddings { vectors, prompt_tokens })
 }

@@ -4,18 +4,25 @@
 
 mod decoder;
 mod encoder;
+mod reranker;
+mod tokenizer;
 
 use std::sync::LazyLock;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_engine::Error;
-use hearth_engine::serve::{LoadedModel, RequestError};
+use hearth_engine::serve::{LoadedModel, RequestError, SubmitError};
 use hearth_engine::text::{TextError, Tokenizer};
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad};
+use super::{
+    Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad, RerankCall,
+    Scores, TokenizeCall, TokenizedText, TokenizerFacts,
+};
 use crate::endpoints::Task;
+use crate::providers::call::ChatMessage;
 
 /// A model of this process as a provider.
 pub struct LocalProvider {
@@ -35,6 +42,7 @@ impl Provider for LocalProvider {
             LoadedModel::Decoder(engine) if engine.text().template.is_some() => Task::Chat,
             LoadedModel::Decoder(_) => Task::Completions,
             LoadedModel::Encoder(_) => Task::Embeddings,
+            LoadedModel::Reranker(_) => Task::Rerank,
         }
     }
 
@@ -45,28 +53,48 @@ impl Provider for LocalProvider {
     fn chat(&self, call: ChatCall) -> BoxFuture<'_, Result<Answer, ProviderError>> {
         match &self.model {
             LoadedModel::Decoder(engine) => decoder::chat(engine, call).boxed(),
-            LoadedModel::Encoder(_) => self.refuse(Task::Chat),
+            LoadedModel::Encoder(_) | LoadedModel::Reranker(_) => self.refuse(Task::Chat),
         }
     }
 
     fn complete(&self, call: CompletionCall) -> BoxFuture<'_, Result<Answer, ProviderError>> {
         match &self.model {
             LoadedModel::Decoder(engine) => decoder::complete(engine, call).boxed(),
-            LoadedModel::Encoder(_) => self.refuse(Task::Completions),
+            LoadedModel::Encoder(_) | LoadedModel::Reranker(_) => self.refuse(Task::Completions),
         }
     }
 
     fn embed(&self, call: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>> {
         match &self.model {
             LoadedModel::Encoder(encoder) => encoder::embed(encoder, call).boxed(),
-            LoadedModel::Decoder(_) => self.refuse(Task::Embeddings),
+            LoadedModel::Decoder(_) | LoadedModel::Reranker(_) => self.refuse(Task::Embeddings),
         }
+    }
+
+    fn rerank(&self, call: RerankCall) -> BoxFuture<'_, Result<Scores, ProviderError>> {
+        match &self.model {
+            LoadedModel::Reranker(reranker) => reranker::rerank(reranker, call).boxed(),
+            LoadedModel::Decoder(_) | LoadedModel::Encoder(_) => self.refuse(Task::Rerank),
+        }
+    }
+
+    fn tokenize(&self, call: TokenizeCall) -> BoxFuture<'_, Result<TokenizedText, ProviderError>> {
+        tokenizer::tokenize(&self.model, call).boxed()
+    }
+
+    fn detokenize(&self, tokens: Vec<u32>) -> BoxFuture<'_, Result<String, ProviderError>> {
+        tokenizer::detokenize(&self.model, tokens).boxed()
+    }
+
+    fn tokenizer(&self) -> Result<TokenizerFacts, ProviderError> {
+        Ok(tokenizer::facts(&self.model))
     }
 
     fn is_alive(&self) -> bool {
         match &self.model {
             LoadedModel::Decoder(engine) => engine.is_alive(),
             LoadedModel::Encoder(encoder) => encoder.is_alive(),
+            LoadedModel::Reranker(reranker) => reranker.is_alive(),
         }
     }
 
@@ -87,6 +115,15 @@ impl LocalProvider {
         let text = format!("the model {} does not do {task}", self.model_name());
         async { Err(ProviderError::WrongTask(text)) }.boxed()
     }
+}
+
+/// A message as chat templates read it.
+fn template_message(message: &ChatMessage) -> Value {
+    let mut value = json!({"role": message.role, "content": message.content});
+    if let Some(name) = &message.name {
+        value["name"] = json!(name);
+    }
+    value
 }
 
 /// Runs `work` where it may take its time.
@@ -141,6 +178,14 @@ fn request_error(field: &str, error: &RequestError) -> ProviderError {
         _ if error.is_context_length() => context_length(field, error.to_string()),
         RequestError::NothingToDo => ProviderError::invalid("max_tokens", error.to_string()),
         _ => ProviderError::invalid(field, error.to_string()),
+    }
+}
+
+/// A call that its model does not take now.
+fn submit_error(error: &SubmitError) -> ProviderError {
+    match error {
+        SubmitError::QueueFull { .. } => ProviderError::Busy(error.to_string()),
+        SubmitError::Stopped => ProviderError::Stopped(error.to_string()),
     }
 }
 

@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt};
 use crate::endpoints::Task;
 use crate::providers::{
     Answer, AnswerEvent, ChatCall, CompletionCall, Delta, EmbeddingCall, Embeddings, Prompt, Provider, ProviderError,
-    TokenLogprob, TopLogprob,
+    RerankCall, Scores, TokenLogprob, TopLogprob,
 };
 use crate::wire::options::{FinishReason, Usage};
 
@@ -130,5 +130,11 @@ impl Provider for Fake {
     fn embed(&self, call: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>> {
         let vectors = (0..call.inputs.len()).map(|index| vec![index as f32, -1.5]).collect();
         async move { Ok(Embeddings { vectors, prompt_tokens: 7 }) }.boxed()
+    }
+
+    /// The longer a document, the better.
+    fn rerank(&self, call: RerankCall) -> BoxFuture<'_, Result<Scores, ProviderError>> {
+        let logits = call.documents.iter().map(|document| document.len() as f32 - 2.0).collect();
+        async move { Ok(Scores { logits, prompt_tokens: 9 }) }.boxed()
     }
 }

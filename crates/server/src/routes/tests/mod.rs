@@ -4,6 +4,8 @@ mod answers;
 mod around;
 mod fake;
 mod plane;
+mod ranks;
+mod tokenizers;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -17,16 +19,21 @@ use crate::endpoints::{Endpoint, Task};
 use crate::gate::Access;
 use crate::serve::{App, Limits, router};
 
-const LIMITS: Limits = Limits { body: 100_000, embedding_inputs: 4, choices: 32 };
+const LIMITS: Limits = Limits { body: 100_000, texts: 4, choices: 32 };
 
-/// A server for the local admin with endpoints `chat-model`, `base` and `vectors`.
+/// A server for the local admin with endpoints `chat-model`, `base`, `vectors` and `ranks`.
 fn app() -> App {
     app_for(Access::LocalAdmin)
 }
 
 fn app_for(access: Access) -> App {
     let app = App::new(access, LIMITS);
-    for (name, task) in [("chat-model", Task::Chat), ("base", Task::Completions), ("vectors", Task::Embeddings)] {
+    for (name, task) in [
+        ("chat-model", Task::Chat),
+        ("base", Task::Completions),
+        ("vectors", Task::Embeddings),
+        ("ranks", Task::Rerank),
+    ] {
         serve(&app, name, Fake::new(task));
     }
     app

@@ -12,6 +12,7 @@ async fn every_prefix_serves_the_data_plane() {
             ("chat/completions", json!({"model": "chat-model", "messages": [{"role": "user", "content": "x"}]})),
             ("completions", json!({"model": "base", "prompt": "x"})),
             ("embeddings", json!({"model": "vectors", "input": "x"})),
+            ("rerank", json!({"model": "ranks", "query": "x", "documents": ["y"]})),
         ] {
             assert_eq!(post(&app, &format!("{prefix}/{path}"), body.clone()).await.status, 200, "{prefix}/{path}");
             assert_eq!(post(&app, &format!("{prefix}/{path}/"), body).await.status, 200, "{prefix}/{path}/");
@@ -19,7 +20,7 @@ async fn every_prefix_serves_the_data_plane() {
         let models = get(&app, &format!("{prefix}/models")).await.json();
         let model = json!({"id": "base", "object": "model", "created": 1_700_000_000, "owned_by": "hearth"});
         assert_eq!(models["data"][0], model);
-        assert_eq!(models["data"].as_array().unwrap().len(), 3);
+        assert_eq!(models["data"].as_array().unwrap().len(), 4);
         assert_eq!(get(&app, &format!("{prefix}/models/base")).await.json(), model);
         assert_eq!(get(&app, &format!("{prefix}/models/nobody")).await.status, 404);
     }
@@ -50,6 +51,9 @@ async fn the_wrong_task_is_refused() {
         ("chat-model", json!({"input": "x"})),
         ("base", json!({"messages": [{"role": "user", "content": "x"}]})),
         ("vectors", json!({"prompt": "x"})),
+        ("vectors", json!({"query": "x", "documents": ["y"]})),
+        ("ranks", json!({"messages": [{"role": "user", "content": "x"}]})),
+        ("ranks", json!({"input": "x"})),
     ] {
         let answer = post(&app, &format!("/serving-endpoints/{name}/invocations"), body).await;
         assert_eq!(answer.status, 400, "{name}");

@@ -1,0 +1,93 @@
+//! The tokenizer over the wire, in the shapes that vLLM serves and evaluation harnesses read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::chat::Message;
+use super::options::Bookkeeping;
+use super::{FieldError, JsonObject, later, read};
+
+/// A request to a tokenizer as it was typed; `model` was taken before, to find the endpoint.
+#[derive(Debug, Clone)]
+pub struct TokenizerRequest<Fields> {
+    /// What to cut or to join, and how.
+    pub fields: Fields,
+    /// What changes nothing.
+    pub bookkeeping: Bookkeeping,
+}
+
+impl<Fields: serde::de::DeserializeOwned> TokenizerRequest<Fields> {
+    /// Reads a request; every field of `object` is read or refused.
+    pub fn read(mut object: JsonObject) -> Result<Self, FieldError> {
+        later::refuse(&mut object, later::TOKENIZE)?;
+        let request = Self { fields: read::take(&mut object)?, bookkeeping: read::take(&mut object)? };
+        read::refuse_rest(&object)?;
+        Ok(request)
+    }
+}
+
+/// The fields of `/tokenize`: a text or a conversation.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizeFields {
+    /// A text.
+    pub prompt: Option<String>,
+    /// A conversation.
+    pub messages: Option<Vec<Message>>,
+    /// Whether the tokens that the model expects around every text are put there, default true. A conversation has them
+    /// from its template, and here gets those that the template leaves out.
+    pub add_special_tokens: Option<bool>,
+    /// Whether the answer has the tokens' spelling too, default false.
+    pub return_token_strs: Option<bool>,
+    /// Whether a conversation ends where the answer begins, default true.
+    pub add_generation_prompt: Option<bool>,
+    /// Whether a conversation ends with the text of its last message, default false.
+    pub continue_final_message: Option<bool>,
+    /// Descriptions of functions, for templates that show them.
+    pub tools: Option<Vec<JsonObject>>,
+}
+
+/// The fields of `/detokenize`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetokenizeFields {
+    /// Token ids.
+    pub tokens: Vec<u32>,
+}
+
+/// The answer of `/tokenize`.
+#[derive(Debug, Serialize)]
+pub struct Tokenized {
+    /// Number of tokens.
+    pub count: usize,
+    /// Most tokens of a text that the model takes.
+    pub max_model_len: usize,
+    /// Their ids.
+    pub tokens: Vec<u32>,
+    /// As the vocabulary spells them; null unless they were asked for.
+    pub token_strs: Option<Vec<String>>,
+}
+
+/// The answer of `/detokenize`.
+#[derive(Debug, Serialize)]
+pub struct Detokenized {
+    /// The text.
+    pub prompt: String,
+}
+
+/// The answer of `/tokenizer_info`: what `tokenizer_config.json` says.
+#[derive(Debug, Serialize)]
+pub struct TokenizerDescription {
+    /// The reference implementation's class.
+    pub tokenizer_class: String,
+    /// `bos_token` and its like; null for those that the model does not have.
+    #[serde(flatten)]
+    pub special: BTreeMap<&'static str, Option<String>>,
+    /// The chat template; null where there is none.
+    pub chat_template: Option<String>,
+    /// Most tokens of a text.
+    pub model_max_length: usize,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+}

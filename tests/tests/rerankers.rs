@@ -1,0 +1,70 @@
+//! Rerankers: PyTorch's scores on the tiny checkpoints, whatever else is in the batch; what is no reranker is refused.
+
+use anyhow::{Context, Result};
+use hearth_engine::hub::LocalModel;
+use hearth_engine::serve::{LoadOptions, load};
+use hearth_engine::text::{SpecialTokens, TypedText};
+use hearth_tests::{Scored, checkpoint, options, reranker, scored};
+
+const RERANKERS: [&str; 2] = ["bert-reranker", "xlm-roberta-reranker"];
+
+/// How far a score may lie from the reference's.
+const TOLERANCE: f32 = 1e-4;
+
+#[tokio::test]
+async fn rerankers_agree_with_pytorch() -> Result<()> {
+    for name in RERANKERS {
+        for Scored { query, document, ours, reference } in
+            scored(&reranker(&checkpoint(name), &options())?, name).await?
+        {
+            let place = format!("{name}: {query:?}, {document:?}");
+            assert!((ours - reference).abs() <= TOLERANCE, "{place}: {ours} against {reference}");
+        }
+    }
+    Ok(())
+}
+
+/// A pair alone and the same pair among others, in batches of many sizes: the same score to the last bit.
+#[tokio::test]
+async fn a_score_does_not_depend_on_the_other_pairs() -> Result<()> {
+    for name in RERANKERS {
+        let reranker = reranker(&checkpoint(name), &LoadOptions { token_budget: 48, ..options() })?;
+        let encode = |text: &str| reranker.tokenizer().encode(text, SpecialTokens::Omit);
+        let query = encode("What is the capital?")?;
+        let pairs: Vec<TypedText> = (0..30)
+            .map(|number| {
+                let text = ["rain on the hills", "Paris", "a fox and a dog"][number % 3].repeat(1 + number / 10);
+                Ok(reranker.template().join(&query, &encode(&text)?))
+            })
+            .collect::<Result<_>>()?;
+        reranker.check(&pairs)?;
+        let together = reranker.submit(pairs.clone())?.await?;
+        assert_eq!(together.len(), pairs.len(), "{name}");
+        for (pair, expected) in pairs.iter().zip(&together) {
+            assert_eq!(reranker.submit(vec![pair.clone()])?.await?, [*expected], "{name}");
+        }
+        let long = TypedText::single(vec![5; reranker.info().context_length + 1]);
+        let error = reranker.check(&[pairs[0].clone(), long]).unwrap_err();
+        assert!(error.to_string().starts_with("input 1: "), "{error}");
+        assert_eq!(reranker.info().dimensions, None, "{name}");
+    }
+    Ok(())
+}
+
+/// A classifier has several labels, none of which is a score.
+#[test]
+fn a_classifier_is_no_reranker() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let original = checkpoint("bert-reranker").path;
+    for file in std::fs::read_dir(&original)? {
+        let file = file?;
+        std::fs::copy(file.path(), folder.path().join(file.file_name()))?;
+    }
+    let path = folder.path().join("config.json");
+    let config = std::fs::read_to_string(&path)?;
+    std::fs::write(&path, config.replace(r#""0": "LABEL_0""#, r#""0": "LABEL_0", "1": "LABEL_1""#))?;
+    let model = LocalModel { path: folder.path().to_owned(), ..checkpoint("bert-reranker") };
+    let error = load(&model, &options()).err().context("it is refused")?.to_string();
+    assert!(error.contains("id2label: a reranker has 1 label, and this model has 2"), "{error}");
+    Ok(())
+}
