@@ -44,7 +44,8 @@ pub trait DecoderModel: Send + Sync {
     /// Computes the batch's tokens: their keys and values go into the cache, and what the model knows at
     /// `batch.logit_rows` is returned as `[logit_rows, width]` in f32.
     ///
-    /// A row's numbers depend on its own sequence alone, never on what else is in the batch or how it was cut.
+    /// A row's numbers depend on its own sequence alone, never on what else is in the batch or how it was cut: to the last bit with
+    /// the CPU kernels, within the rounding of f32 on other devices.
     ///
     /// # Errors
     /// When the batch does not fit the model or the cache.

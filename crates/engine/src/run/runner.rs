@@ -57,7 +57,7 @@ impl Runner {
     ) -> Result<Logits, Error> {
         let (batch, rows) = build(plan, scheduler, first_logit)?;
         let Self { model, kv, backend } = self;
-        let states = backend.threads().install(|| model.forward(&batch, kv))?;
+        let states = backend.run(|| model.forward(&batch, kv))?;
         let (model, backend) = (Arc::clone(model), backend.clone());
         Ok(Logits { model, backend, states, held: 0..0, values: Vec::new(), rows })
     }
@@ -77,7 +77,7 @@ impl Logits {
                 return Err(Error::Step(format!("row {row} of the logits is wanted, and there are {end}")));
             }
             let (model, states) = (&self.model, self.states.narrow(0, row, end - row)?);
-            let logits: Result<Tensor, Error> = self.backend.threads().install(|| model.logits(&states));
+            let logits: Result<Tensor, Error> = self.backend.run(|| model.logits(&states));
             self.values = logits?.flatten_all()?.to_vec1()?; // [held, vocab_size]
             self.held = row..end;
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use candle_core::Device;
 use hearth_kernels::Threads;
 
 use super::encoder::EncoderWorker;
@@ -10,7 +11,7 @@ use super::footprint::{BLOCK_SIZE, Needs, check_memory};
 use super::model_text::model_text;
 use super::{EncoderHandle, EngineHandle, ModelInfo, RerankerHandle};
 use crate::checkpoint::Checkpoint;
-use crate::device::{self, DeviceChoice};
+use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::error::Error;
 use crate::hub::LocalModel;
 use crate::kv::{BlockPool, KvLayout, KvStore};
@@ -26,6 +27,9 @@ use crate::weights::QuantScheme;
 pub struct LoadOptions {
     /// Where it runs.
     pub device: DeviceChoice,
+    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It is
+    /// slower by far: for tests of what runs on those devices.
+    pub tensor_operations: bool,
     /// What the weights are quantised to when they are loaded; by default they are used as they are stored.
     pub quant: Option<QuantScheme>,
     /// Threads of the CPU kernels; the machine's cores by default.
@@ -47,8 +51,20 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         let (device, max_sequences, queue, token_budget) = (DeviceChoice::Auto, 64, 256, 512);
-        let (quant, threads, memory, overcommit, kv_memory) = (None, None, None, false, None);
-        Self { device, quant, threads, memory, overcommit, kv_memory, max_sequences, queue, token_budget }
+        let (tensor_operations, quant, threads) = (false, None, None);
+        let (memory, overcommit, kv_memory) = (None, false, None);
+        Self {
+            device,
+            tensor_operations,
+            quant,
+            threads,
+            memory,
+            overcommit,
+            kv_memory,
+            max_sequences,
+            queue,
+            token_budget,
+        }
     }
 }
 
@@ -90,12 +106,13 @@ impl LoadedModel {
 /// # Errors
 /// When its files are missing or broken, it is not supported, or it does not fit into memory.
 pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Error> {
+    let device = open_device(options.device)?;
     let checkpoint = Checkpoint::open(&model.path)?;
     let architecture = Architecture::of(&checkpoint.config)?;
     let needs = Needs::of_checkpoint(&model.name, &checkpoint)?;
     let memory = match options.memory {
         Some(memory) => memory,
-        None => device::memory(options.device)?.available,
+        None => device::memory(&device)?.available,
     };
     check_memory(std::slice::from_ref(&needs), options, memory)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -104,7 +121,11 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
         Some(scheme) => checkpoint.quantized(scheme, &threads)?,
         None => checkpoint,
     };
-    let backend = Backend::new(device::open(options.device)?, Arc::new(threads));
+    let threads = Arc::new(threads);
+    let backend = match options.tensor_operations {
+        true => Backend::with_tensor_operations(device, threads),
+        false => Backend::new(device, threads),
+    };
     let info = ModelInfo {
         name: model.name.clone(),
         architecture: architecture.name.to_owned(),
@@ -128,6 +149,14 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
             Ok(LoadedModel::Reranker(RerankerHandle::new(encoder)?))
         }
     }
+}
+
+fn open_device(choice: DeviceChoice) -> Result<Device, Error> {
+    let OpenDevice { device, fallback } = device::open(choice)?;
+    if let Some(reason) = fallback {
+        tracing::warn!("running on the CPU, not on CUDA: {reason}");
+    }
+    Ok(device)
 }
 
 /// A decoder that is to be started, and where it is from.
@@ -163,6 +192,7 @@ fn start_decoder(
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
     let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());
     let text = Arc::new(model_text(checkpoint)?);
+    backend.synchronize()?; // another thread takes it over
     let limit = config.max_sequences + options.queue;
     Ok(LoadedModel::Decoder(EngineHandle::start(info, text, scheduler, runner, limit)?))
 }
@@ -177,6 +207,7 @@ fn start_encoder(
     let shape = model.shape();
     let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, ..info };
     let text = Arc::new(model_text(checkpoint)?);
+    backend.synchronize()?; // another thread takes it over
     let worker = EncoderWorker::new(model, backend.clone(), options.token_budget);
     let limit = options.max_sequences + options.queue;
     EncoderHandle::start(info, text, worker, limit)

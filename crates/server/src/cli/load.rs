@@ -89,7 +89,7 @@ fn needs(model: &str) -> Result<Option<Needs>> {
 pub(super) fn shares(models: &[&str], options: &LoadOptions) -> Result<Vec<Option<u64>>> {
     let needs = models.iter().map(|model| needs(model)).collect::<Result<Vec<_>>>()?;
     let known: Vec<Needs> = needs.iter().flatten().cloned().collect();
-    let available = device::memory(options.device)?.available;
+    let available = device::memory(&device::open(options.device)?.device)?.available;
     let sum = check_memory(&known, options, available)?;
     let spare = available.saturating_sub(sum.total()) / models.len().max(1) as u64;
     let share = |needs: &Needs| needs.footprint(options).total().saturating_add(spare);
