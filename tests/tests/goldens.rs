@@ -158,3 +158,22 @@ async fn check_bert(model: &LocalModel, name: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// The same from the file that `torch.save` writes, in the place of the safetensors.
+#[tokio::test]
+async fn weights_from_a_pytorch_file_are_those_of_the_safetensors() -> Result<()> {
+    let name = "xlm-roberta-cls";
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir(folder.path().join("1_Pooling"))?;
+    let files = ["config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json", "tokenizer.json"];
+    for file in files {
+        std::fs::copy(checkpoint(name).path.join(file), folder.path().join(file))?;
+    }
+    std::fs::copy(checkpoint("xlm-roberta-cls.bin").path, folder.path().join("pytorch_model.bin"))?;
+    let model = LocalModel { path: folder.path().to_owned(), ..checkpoint(name) };
+    check_bert(&model, name).await?;
+    let both = [encoder(&model, &options())?, encoder(&checkpoint(name), &options())?];
+    let text = vec![vec![0, 4, 15, 23, 2]];
+    assert_eq!(both[0].submit(text.clone())?.await?, both[1].submit(text)?.await?, "to the last bit");
+    Ok(())
+}
