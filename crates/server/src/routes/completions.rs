@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value};
+use indexmap::IndexMap;
 
 use super::checks;
 use super::collect::{Collected, CollectedChoice, collect};
@@ -154,10 +154,10 @@ fn logprobs(tokens: Vec<TokenLogprob>, offset: &mut usize) -> CompletionLogprobs
         // Bytes that begin a character: a token may end in the middle of one.
         *offset += token.bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count();
         lists.top_logprobs.push(token.logprob.map(|own| {
-            let mut top: Map<String, Value> =
-                token.top.iter().map(|top| (self::spelled(&top.text, &top.bytes), Value::from(top.logprob))).collect();
+            let mut top: IndexMap<String, f32> =
+                token.top.iter().map(|top| (self::spelled(&top.text, &top.bytes), top.logprob)).collect();
             // The token itself is always among its alternatives, likely or not.
-            top.entry(spelled.clone()).or_insert_with(|| Value::from(own));
+            top.entry(spelled.clone()).or_insert(own);
             top
         }));
         lists.token_logprobs.push(token.logprob);
@@ -177,6 +177,7 @@ fn spelled(text: &str, bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::providers::TopLogprob;
 
     fn token(bytes: &[u8], logprob: Option<f32>) -> TokenLogprob {
         let text = String::from_utf8_lossy(bytes).into_owned();
@@ -200,6 +201,14 @@ mod tests {
         assert_eq!(lists.token_logprobs, [None, Some(-1.0), Some(-2.0), Some(-3.0)]);
         assert!(lists.top_logprobs[0].is_none());
         assert_eq!(lists.top_logprobs[3].as_ref().unwrap()["c"], -3.0);
+    }
+
+    #[test]
+    fn a_token_and_the_same_token_among_its_alternatives_have_one_number() {
+        let top = TopLogprob { text: "x".into(), bytes: b"x".to_vec(), logprob: -0.1 };
+        let lists = logprobs(vec![TokenLogprob { top: vec![top], ..token(b"x", Some(-0.1)) }], &mut 0);
+        let printed = serde_json::to_string(&lists).unwrap();
+        assert!(printed.contains(r#""token_logprobs":[-0.1],"top_logprobs":[{"x":-0.1}]"#), "{printed}");
     }
 
     fn choice(text: &str, logprobs: &[f32]) -> CollectedChoice {

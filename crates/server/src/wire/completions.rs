@@ -1,7 +1,7 @@
 //! Text completions: the request, the answer and the chunks of a streamed answer.
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
 
 use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields};
 use super::{FieldError, JsonObject, later, read};
@@ -104,8 +104,9 @@ pub struct CompletionLogprobs {
     pub tokens: Vec<String>,
     /// Log probability of each token; null for the first token of an echoed prompt.
     pub token_logprobs: Vec<Option<f32>>,
-    /// Log probabilities of the most likely tokens by their text; null for the first token of an echoed prompt.
-    pub top_logprobs: Vec<Option<Map<String, serde_json::Value>>>,
+    /// Log probabilities of the most likely tokens by their text, best first. They are printed as `token_logprobs` are:
+    /// evaluations take a token for the greedy choice when the two numbers are equal. Null for the first token of an echoed prompt.
+    pub top_logprobs: Vec<Option<IndexMap<String, f32>>>,
     /// Where each token begins in the text of the answer, in characters.
     pub text_offset: Vec<usize>,
 }
