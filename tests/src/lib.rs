@@ -46,6 +46,73 @@ pub fn options() -> LoadOptions {
     LoadOptions { device, threads, kv_memory: Some(64 << 20), ..LoadOptions::default() }
 }
 
+/// What computes in a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// The CPU kernels.
+    Kernels,
+    /// The tensor library's operations, which are what a GPU runs: on the device that `HEARTH_TEST_DEVICE` names, or on
+    /// the CPU.
+    Tensors,
+}
+
+impl Arithmetic {
+    /// As [`options`], computing so.
+    ///
+    /// # Panics
+    /// When `HEARTH_TEST_DEVICE` is no device.
+    #[must_use]
+    pub fn options(self) -> LoadOptions {
+        let device = std::env::var("HEARTH_TEST_DEVICE").map_or(DeviceChoice::Cpu, |name| name.parse().unwrap());
+        match self {
+            Self::Kernels => options(),
+            Self::Tensors => LoadOptions { device, tensor_operations: true, ..options() },
+        }
+    }
+
+    /// How far a log-probability of that checkpoint may lie from the reference's: with bf16 weights, tensor operations keep 16 of
+    /// an activation's 24 bits.
+    #[must_use]
+    pub fn tolerance(self, checkpoint: &str) -> f32 {
+        match self {
+            Self::Tensors if checkpoint.contains("bf16") => 2e-3,
+            _ => 1e-4,
+        }
+    }
+
+    /// How far the same request's log-probabilities may lie apart in different company: with the kernels, not a bit.
+    #[must_use]
+    pub fn spread(self, checkpoint: &str) -> f32 {
+        match self {
+            Self::Kernels => 0.0,
+            Self::Tensors => self.tolerance(checkpoint),
+        }
+    }
+}
+
+/// Makes two tests of each function, `kernels::NAME` and `tensors::NAME`, that give it the [`Arithmetic`].
+#[macro_export]
+macro_rules! with_each_arithmetic {
+    ($($name:ident,)+) => {
+        mod kernels {
+            $(
+                #[tokio::test]
+                async fn $name() -> anyhow::Result<()> {
+                    super::$name(hearth_tests::Arithmetic::Kernels).await
+                }
+            )+
+        }
+        mod tensors {
+            $(
+                #[tokio::test]
+                async fn $name() -> anyhow::Result<()> {
+                    super::$name(hearth_tests::Arithmetic::Tensors).await
+                }
+            )+
+        }
+    };
+}
+
 /// The tiny checkpoint `NAME` of the goldens.
 #[must_use]
 pub fn checkpoint(name: &str) -> LocalModel {

@@ -1,5 +1,5 @@
 //! A second opinion: candle-transformers' Llama and Mixtral on the same checkpoints give the same log-probabilities. They
-//! share no code with ours but the tensor library's storage.
+//! share no code with our kernels but the tensor library's storage, and with the tensor operations but those.
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -7,10 +7,14 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::llama::{Cache, Llama, LlamaConfig};
 use candle_transformers::models::mixtral;
 use hearth_engine::hub::LocalModel;
-use hearth_tests::{checkpoint, decoder, generate, greedy, options};
+use hearth_tests::{Arithmetic, checkpoint, decoder, generate, greedy, with_each_arithmetic};
 
-#[tokio::test]
-async fn llama_agrees_with_candle_transformers() -> Result<()> {
+with_each_arithmetic! {
+    llama_agrees_with_candle_transformers,
+    mixtral_agrees_with_candle_transformers,
+}
+
+async fn llama_agrees_with_candle_transformers(arithmetic: Arithmetic) -> Result<()> {
     let model = checkpoint("llama-tied-f32");
     let tokens: Vec<u32> = (0..64).map(|position| (position * 53 + 11) % 297 + 3).collect();
 
@@ -27,11 +31,10 @@ async fn llama_agrees_with_candle_transformers() -> Result<()> {
         let logprobs = candle_nn::ops::log_softmax(&logits, 1)?;
         reference.push(logprobs.get(0)?.get(tokens[length] as usize)?.to_scalar()?);
     }
-    assert_agrees(&model, &tokens, &reference).await
+    assert_agrees(&model, &tokens, &reference, arithmetic).await
 }
 
-#[tokio::test]
-async fn mixtral_agrees_with_candle_transformers() -> Result<()> {
+async fn mixtral_agrees_with_candle_transformers(arithmetic: Arithmetic) -> Result<()> {
     let model = checkpoint("mixtral-f32");
     let tokens: Vec<u32> = (0..64).map(|position| (position * 59 + 5) % 297 + 3).collect();
 
@@ -49,12 +52,12 @@ async fn mixtral_agrees_with_candle_transformers() -> Result<()> {
         let logits = oracle.forward(&input, position)?.flatten_all()?;
         reference.push(candle_nn::ops::log_softmax(&logits, 0)?.get(*next as usize)?.to_scalar()?);
     }
-    assert_agrees(&model, &tokens, &reference).await
+    assert_agrees(&model, &tokens, &reference, arithmetic).await
 }
 
 /// Our log-probabilities of the tokens after the first are those.
-async fn assert_agrees(model: &LocalModel, tokens: &[u32], reference: &[f32]) -> Result<()> {
-    let engine = decoder(model, &options())?;
+async fn assert_agrees(model: &LocalModel, tokens: &[u32], reference: &[f32], arithmetic: Arithmetic) -> Result<()> {
+    let engine = decoder(model, &arithmetic.options())?;
     let found = generate(&engine, tokens, greedy(&engine, 0)?, 0, Some(0)).await?;
     assert_eq!(found.prompt.len(), reference.len() + 1);
     for (position, expected) in reference.iter().enumerate() {

@@ -6,7 +6,10 @@ use hearth_engine::hub::LocalModel;
 use hearth_engine::serve::{EngineHandle, FinishReason, LoadOptions};
 use hearth_engine::text::{Conversation, SpecialTokens};
 use hearth_sampler::SamplingRequest;
-use hearth_tests::{Embedded, cosine, decoder, embedded, encoder, generate, golden, greedy, options, real_model};
+use hearth_tests::{
+    Arithmetic, Embedded, cosine, decoder, embedded, encoder, generate, golden, greedy, options, real_model,
+    with_each_arithmetic,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -70,14 +73,18 @@ impl Divergence {
     }
 }
 
-fn smollm2() -> Result<Option<EngineHandle>> {
+fn smollm2(options: LoadOptions) -> Result<Option<EngineHandle>> {
     let model: Option<LocalModel> = real_model("smollm2-135m-instruct");
-    model.map(|model| decoder(&model, &LoadOptions { kv_memory: Some(256 << 20), ..options() })).transpose()
+    model.map(|model| decoder(&model, &LoadOptions { kv_memory: Some(256 << 20), ..options })).transpose()
 }
 
-#[tokio::test]
-async fn smollm2_is_faithful_to_its_weights() -> Result<()> {
-    let Some(engine) = smollm2()? else { return Ok(()) };
+with_each_arithmetic! {
+    smollm2_is_faithful_to_its_weights,
+    minilm_agrees_with_sentence_transformers,
+}
+
+async fn smollm2_is_faithful_to_its_weights(arithmetic: Arithmetic) -> Result<()> {
+    let Some(engine) = smollm2(arithmetic.options())? else { return Ok(()) };
     let mut divergence = Divergence::default();
     for sequence in golden::<SmolLm2>("real/smollm2-135m-instruct")?.sequences {
         let encoded = engine.text().tokenizer.encode(&sequence.text, SpecialTokens::Omit)?;
@@ -102,7 +109,7 @@ async fn smollm2_is_faithful_to_its_weights() -> Result<()> {
 
 #[tokio::test]
 async fn smollm2_knows_the_capital_of_france() -> Result<()> {
-    let Some(engine) = smollm2()? else { return Ok(()) };
+    let Some(engine) = smollm2(options())? else { return Ok(()) };
     let chat = golden::<SmolLm2>("real/smollm2-135m-instruct")?.chat;
     let conversation =
         Conversation { messages: &chat.messages, add_generation_prompt: true, ..Conversation::default() };
@@ -117,21 +124,20 @@ async fn smollm2_knows_the_capital_of_france() -> Result<()> {
     Ok(())
 }
 
-async fn check_embeddings(name: &str) -> Result<()> {
+async fn check_embeddings(name: &str, options: &LoadOptions) -> Result<()> {
     let Some(model) = real_model(name) else { return Ok(()) };
-    for Embedded { text, ours, reference } in embedded(&encoder(&model, &options())?, &format!("real/{name}")).await? {
+    for Embedded { text, ours, reference } in embedded(&encoder(&model, options)?, &format!("real/{name}")).await? {
         let cosine = cosine(&ours, &reference);
         assert!(cosine >= 0.9999, "{name}: {text:?}: cosine {cosine}");
     }
     Ok(())
 }
 
-#[tokio::test]
-async fn minilm_agrees_with_sentence_transformers() -> Result<()> {
-    check_embeddings("all-minilm-l6-v2").await
+async fn minilm_agrees_with_sentence_transformers(arithmetic: Arithmetic) -> Result<()> {
+    check_embeddings("all-minilm-l6-v2", &arithmetic.options()).await
 }
 
 #[tokio::test]
 async fn bge_small_zh_agrees_with_sentence_transformers() -> Result<()> {
-    check_embeddings("bge-small-zh-v1.5").await
+    check_embeddings("bge-small-zh-v1.5", &options()).await
 }

@@ -9,6 +9,7 @@
 //! - [`paged_attention`], [`packed_attention`], [`write_kv`]: attention of decoders and encoders.
 //! - [`rms_norm`], [`layer_norm`], [`rotary`], [`silu_mul`], [`gelu_erf`], [`gelu_tanh`], [`add`], [`softmax_rows`]: the rest of a layer.
 //! - [`Threads`], [`Isa`]: what it runs on.
+//! - `cuda`, with the feature of that name: the CUDA libraries, found at run time; `wide_product`: products of 16-bit factors there.
 //!
 //! # What a number depends on
 //! Every sum is taken in one fixed order, told in the module `panel`. The result for a token depends on that token (and, in attention,
@@ -17,6 +18,8 @@
 
 mod attention;
 mod combine;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod elementwise;
 mod error;
 mod formats;
@@ -29,6 +32,8 @@ mod panel;
 mod rotary;
 mod store;
 mod threads;
+#[cfg(feature = "cuda")]
+pub mod wide_product;
 
 pub use attention::{
     AttentionShape, AttentionSpan, KvView, PackedSequences, PagedContext, packed_attention, paged_attention, write_kv,

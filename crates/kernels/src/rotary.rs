@@ -46,6 +46,30 @@ impl RotaryTable {
         self.inverse_frequencies.len()
     }
 
+    /// The cosines and the sines of those positions, each `[positions, pairs]`.
+    ///
+    /// # Errors
+    /// When a position is not in the table.
+    pub fn gather(&self, positions: &[u32]) -> Result<(Vec<f32>, Vec<f32>)> {
+        self.check(positions)?;
+        let count = positions.len() * self.pairs();
+        let (mut cosines, mut sines) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for &position in positions {
+            let (cosine, sine) = self.at(position as usize);
+            cosines.extend_from_slice(cosine);
+            sines.extend_from_slice(sine);
+        }
+        Ok((cosines, sines))
+    }
+
+    fn check(&self, positions: &[u32]) -> Result<()> {
+        let bound = self.max_positions;
+        match positions.iter().find(|&&position| position as usize >= bound) {
+            Some(&position) => Err(KernelError::OutOfBounds { argument: "positions", bound, value: position as usize }),
+            None => Ok(()),
+        }
+    }
+
     /// The cosines and the sines of a position within bounds.
     fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let page = self.pages[position / PAGE].get_or_init(|| self.compute(position / PAGE));
@@ -100,10 +124,7 @@ pub fn rotary(threads: &Threads, x: &mut [f32], positions: &[u32], how: &Rotary<
         });
     }
     check_length("x", x.len(), size("x", &[positions.len(), how.heads, how.head_dim])?)?;
-    let bound = how.table.max_positions;
-    if let Some(&position) = positions.iter().find(|&&position| position as usize >= bound) {
-        return Err(KernelError::OutOfBounds { argument: "positions", bound, value: position as usize });
-    }
+    how.table.check(positions)?;
     let width = how.heads * how.head_dim;
     let chunk = crate::elementwise::rows_chunk(width);
     for_each_chunk(threads, x, chunk, |first, x| {

@@ -45,9 +45,14 @@ impl KvStore {
     /// Allocates `blocks` blocks, zeroed. On the CPU the system hands out the memory when it is first touched.
     ///
     /// # Errors
-    /// The device's, when the memory cannot be had.
+    /// The device's, when the memory cannot be had; on a device, more elements than its 32-bit indices reach.
     pub fn new(layout: KvLayout, blocks: usize, device: &Device) -> Result<Self, Error> {
         let shape = (blocks, layout.block_size, layout.kv_heads, layout.head_dim);
+        let elements = blocks * layout.block_size * layout.kv_heads * layout.head_dim;
+        if !device.is_cpu() && elements > u32::MAX as usize {
+            let reason = format!("a layer's keys are {elements} elements, and {} can be indexed", u32::MAX);
+            return Err(Error::Cache(reason));
+        }
         let layers = (0..layout.layers)
             .map(|_| {
                 let keys = Tensor::zeros(shape, DType::F32, device)?;

@@ -119,10 +119,11 @@ impl Attention {
     /// When shapes, positions or slots do not fit.
     pub fn forward(&self, x: &Tensor, batch: &ForwardBatch, kv: &mut KvStore) -> Result<Tensor, Error> {
         let (backend, head_dim) = (&self.backend, self.shape.head_dim);
-        let query = backend.rotate(&self.project(&self.inputs.query, x)?, head_dim, &batch.positions, &self.rotary)?;
-        let key = backend.rotate(&self.project(&self.inputs.key, x)?, head_dim, &batch.positions, &self.rotary)?;
+        let query = backend.rotate(&self.project(&self.inputs.query, x)?, head_dim, batch, &self.rotary)?;
+        let key = backend.rotate(&self.project(&self.inputs.key, x)?, head_dim, batch, &self.rotary)?;
         let cache = kv.layer(self.layer);
-        backend.write_cache(cache, &key, &self.project(&self.inputs.value, x)?, batch)?;
+        let value = self.project(&self.inputs.value, x)?;
+        backend.write_cache(cache, [&key, &value], batch, &self.shape)?;
         let mixed = backend.paged_attention(&query, cache, batch, &self.shape)?; // [tokens, heads * head_dim]
         self.output.forward(&mixed)
     }

@@ -4,11 +4,11 @@ use candle_core::Tensor;
 
 use super::LayerSource;
 use crate::error::Error;
-use crate::ops::Matrix;
+use crate::ops::{Matrix, Table};
 
 /// `[entries, width]`, kept in its stored format and expanded row by row.
 pub struct Embedding {
-    table: Matrix,
+    table: Table,
 }
 
 impl Embedding {
@@ -18,7 +18,7 @@ impl Embedding {
     /// When it is missing or misshapen.
     pub fn load(source: &LayerSource<'_>, entries: usize, width: usize) -> Result<Self, Error> {
         let tensor = source.weights.tensor(&source.name("weight"), &[entries, width])?;
-        Ok(Self { table: Matrix::new(source.backend, tensor)? })
+        Ok(Self { table: Table::new(source.backend, tensor)? })
     }
 
     /// The rows of those indices: `[n]` to `[n, width]`.
@@ -29,9 +29,11 @@ impl Embedding {
         self.table.gather(indices)
     }
 
-    /// The table itself, shared with an output layer that is tied to it.
-    #[must_use]
-    pub fn matrix(&self) -> Matrix {
-        self.table.clone()
+    /// The same weights for an output layer that is tied to them.
+    ///
+    /// # Errors
+    /// When the device has no memory for them.
+    pub fn matrix(&self) -> Result<Matrix, Error> {
+        self.table.matrix()
     }
 }

@@ -4,12 +4,12 @@ use candle_core::Tensor;
 
 use super::LayerSource;
 use crate::error::Error;
-use crate::ops::Matrix;
+use crate::ops::{Matrix, Vector};
 
 /// `x Wᵀ + b` with `W [outputs, inputs]`.
 pub struct Linear {
     weight: Matrix,
-    bias: Option<Vec<f32>>,
+    bias: Option<Vector>,
 }
 
 impl Linear {
@@ -20,7 +20,7 @@ impl Linear {
     pub fn load(source: &LayerSource<'_>, inputs: usize, outputs: usize, bias: bool) -> Result<Self, Error> {
         let tensor = source.weights.tensor(&source.name("weight"), &[outputs, inputs])?;
         let bias = match bias {
-            true => Some(source.weights.vector(&source.name("bias"), outputs)?),
+            true => Some(source.vector("bias", outputs)?),
             false => None,
         };
         Ok(Self { weight: Matrix::new(source.backend, tensor)?, bias })
@@ -37,6 +37,6 @@ impl Linear {
     /// # Errors
     /// When `x` has another width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        self.weight.multiply(x, self.bias.as_deref())
+        self.weight.multiply(x, self.bias.as_ref())
     }
 }

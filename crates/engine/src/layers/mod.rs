@@ -12,14 +12,14 @@ pub use attention::{Attention, AttentionConfig};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use mlp::GatedMlp;
-pub use moe::{ExpertMatrices, MixtureConfig, MixtureOfExperts, stacked_matrices};
+pub use moe::{MixtureConfig, MixtureOfExperts, stacked_tensors};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{RopeParameters, RopeType};
 
 use candle_core::Tensor;
 
 use crate::error::Error;
-use crate::ops::Backend;
+use crate::ops::{Backend, Vector};
 use crate::weights::Weights;
 
 /// A layer that maps each token's row by itself: `[tokens, width]` to `[tokens, width]`.
@@ -52,6 +52,14 @@ impl<'a> LayerSource<'a> {
     #[must_use]
     pub fn at(&self, name: impl std::fmt::Display) -> Self {
         Self { path: self.name(name), ..self.clone() }
+    }
+
+    /// The vector `name` at this place, `[length]`, on the backend.
+    ///
+    /// # Errors
+    /// When it is missing or misshapen, or the device has no memory for it.
+    pub fn vector(&self, name: &str, length: usize) -> Result<Vector, Error> {
+        Vector::new(self.backend, self.weights.vector(&self.name(name), length)?)
     }
 
     /// The full name of `name` at this place, as in `model.layers.0.mlp.up_proj.weight`.

@@ -5,7 +5,8 @@ use candle_core::Tensor;
 
 use super::{LayerSource, Linear, RowLayer};
 use crate::error::Error;
-use crate::ops::{Backend, Expert, Matrix, Orientation, Selection};
+use crate::ops::{Backend, Experts, Selection};
+use crate::weights::WeightTensor;
 
 /// The sizes of one mixture.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +25,7 @@ pub struct MixtureConfig {
 pub struct MixtureOfExperts {
     backend: Backend,
     router: Linear,
-    experts: Vec<Expert>,
+    experts: Experts,
     selection: Selection,
 }
 
@@ -34,7 +35,7 @@ impl MixtureOfExperts {
     ///
     /// # Errors
     /// When the router is missing or misshapen.
-    pub fn load(router: &LayerSource<'_>, experts: Vec<Expert>, config: &MixtureConfig) -> Result<Self, Error> {
+    pub fn load(router: &LayerSource<'_>, experts: Experts, config: &MixtureConfig) -> Result<Self, Error> {
         Ok(Self {
             backend: router.backend.clone(),
             router: Linear::load(router, config.width, config.experts, false)?,
@@ -47,41 +48,21 @@ impl MixtureOfExperts {
 impl RowLayer for MixtureOfExperts {
     fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         let routing = self.backend.route(&self.router.forward(x)?, self.selection)?;
-        self.backend.mix_experts(x, &routing, &self.experts)
+        self.experts.mix(x, &routing)
     }
 }
 
-/// The matrices of a layer's experts by kind, each as long as there are experts.
-pub struct ExpertMatrices {
-    /// Each `[inner, width]`.
-    pub gate: Vec<Matrix>,
-    /// Each `[inner, width]`.
-    pub up: Vec<Matrix>,
-    /// Each from `inner` to `width`.
-    pub down: Vec<Matrix>,
-}
-
-impl ExpertMatrices {
-    /// The same, expert by expert.
-    #[must_use]
-    pub fn into_experts(self) -> Vec<Expert> {
-        let Self { gate, up, down } = self;
-        gate.into_iter().zip(up).zip(down).map(|((gate, up), down)| Expert { gate, up, down }).collect()
-    }
-}
-
-/// Takes a tensor that holds several matrices one below the other apart, without a copy: `shape` is the tensor's, whatever
+/// Takes a tensor that holds `count` matrices one below the other apart, without a copy: `shape` is the tensor's, whatever
 /// its number of dimensions.
 ///
 /// # Errors
 /// When it is missing or misshapen, or its rows cannot be shared out evenly.
-pub fn stacked_matrices(
+pub fn stacked_tensors(
     source: &LayerSource<'_>,
     name: &str,
     shape: &[usize],
-    (count, orientation): (usize, Orientation),
-) -> Result<Vec<Matrix>, Error> {
+    count: usize,
+) -> Result<Vec<WeightTensor>, Error> {
     let tensor = source.weights.tensor(&source.name(name), shape)?;
-    let parts = tensor.split_rows(&vec![tensor.rows() / count; count])?;
-    parts.into_iter().map(|part| Ok(Matrix::new(source.backend, part)?.oriented(orientation))).collect()
+    Ok(tensor.split_rows(&vec![tensor.rows() / count; count])?)
 }

@@ -4,12 +4,12 @@ use candle_core::Tensor;
 
 use super::{LayerSource, RowLayer};
 use crate::error::Error;
-use crate::ops::{Backend, LayerNormWeights};
+use crate::ops::{Backend, LayerNormWeights, Vector};
 
 /// Root-mean-square normalisation with a learned scale.
 pub struct RmsNorm {
     backend: Backend,
-    weight: Vec<f32>,
+    weight: Vector,
     epsilon: f32,
 }
 
@@ -19,8 +19,7 @@ impl RmsNorm {
     /// # Errors
     /// When it is missing or misshapen.
     pub fn load(source: &LayerSource<'_>, width: usize, epsilon: f32) -> Result<Self, Error> {
-        let weight = source.weights.vector(&source.name("weight"), width)?;
-        Ok(Self { backend: source.backend.clone(), weight, epsilon })
+        Ok(Self { backend: source.backend.clone(), weight: source.vector("weight", width)?, epsilon })
     }
 }
 
@@ -45,9 +44,8 @@ impl LayerNorm {
     /// When one is missing or misshapen.
     pub fn load(source: &LayerSource<'_>, width: usize, epsilon: f32) -> Result<Self, Error> {
         let vector = |name: &str, old_name: &str| {
-            let old_name = source.name(old_name);
-            let name = source.weights.get(&old_name).map_or(source.name(name), |_| old_name);
-            source.weights.vector(&name, width)
+            let old = source.weights.get(&source.name(old_name));
+            source.vector(old.map_or(name, |_| old_name), width)
         };
         let (weight, bias) = (vector("weight", "gamma")?, Some(vector("bias", "beta")?));
         Ok(Self { backend: source.backend.clone(), affine: LayerNormWeights { weight, bias }, epsilon })
@@ -58,7 +56,7 @@ impl LayerNorm {
     /// # Errors
     /// When it is missing or misshapen.
     pub fn load_without_bias(source: &LayerSource<'_>, width: usize, epsilon: f32) -> Result<Self, Error> {
-        let weight = source.weights.vector(&source.name("weight"), width)?;
+        let weight = source.vector("weight", width)?;
         Ok(Self { backend: source.backend.clone(), affine: LayerNormWeights { weight, bias: None }, epsilon })
     }
 }

@@ -9,10 +9,10 @@ use super::{Architecture, DecoderShape, Model};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::layers::{
-    Attention, AttentionConfig, Embedding, ExpertMatrices, LayerNorm, LayerSource, Linear, MixtureConfig,
-    MixtureOfExperts, RopeParameters, stacked_matrices,
+    Attention, AttentionConfig, Embedding, LayerNorm, LayerSource, Linear, MixtureConfig, MixtureOfExperts,
+    RopeParameters, stacked_tensors,
 };
-use crate::ops::{Backend, Expert, Orientation, RotaryTable, Selection};
+use crate::ops::{Backend, ExpertTensors, Experts, Orientation, RotaryTable, Selection};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "dbrx",
@@ -85,24 +85,25 @@ fn mixture(config: Config<'_>, width: usize) -> Result<MixtureConfig, Error> {
 
 /// The experts of one layer, each matrix of all of them in one tensor. The published `w2` lies the other way around than
 /// other weights, `[experts * inner, width]`, and is multiplied as it lies; GGUF files have it turned, as `w2.weight`.
-fn load_experts(source: &LayerSource<'_>, config: &MixtureConfig) -> Result<Vec<Expert>, Error> {
+fn load_experts(source: &LayerSource<'_>, config: &MixtureConfig) -> Result<Experts, Error> {
     let MixtureConfig { width, inner, experts, .. } = *config;
-    let plain = (experts, Orientation::OutputsByInputs);
-    if source.weights.get(&source.name("w2.weight")).is_some() {
-        return Ok(ExpertMatrices {
-            gate: stacked_matrices(source, "w1.weight", &[experts, inner, width], plain)?,
-            up: stacked_matrices(source, "v1.weight", &[experts, inner, width], plain)?,
-            down: stacked_matrices(source, "w2.weight", &[experts, width, inner], plain)?,
+    let tensors = if source.weights.get(&source.name("w2.weight")).is_some() {
+        ExpertTensors {
+            gate: stacked_tensors(source, "w1.weight", &[experts, inner, width], experts)?,
+            up: stacked_tensors(source, "v1.weight", &[experts, inner, width], experts)?,
+            down: stacked_tensors(source, "w2.weight", &[experts, width, inner], experts)?,
+            down_orientation: Orientation::OutputsByInputs,
         }
-        .into_experts());
-    }
-    let shape = [experts * inner, width];
-    Ok(ExpertMatrices {
-        gate: stacked_matrices(source, "w1", &shape, plain)?,
-        up: stacked_matrices(source, "v1", &shape, plain)?,
-        down: stacked_matrices(source, "w2", &shape, (experts, Orientation::InputsByOutputs))?,
-    }
-    .into_experts())
+    } else {
+        let shape = [experts * inner, width];
+        ExpertTensors {
+            gate: stacked_tensors(source, "w1", &shape, experts)?,
+            up: stacked_tensors(source, "v1", &shape, experts)?,
+            down: stacked_tensors(source, "w2", &shape, experts)?,
+            down_orientation: Orientation::InputsByOutputs,
+        }
+    };
+    Experts::new(source.backend, tensors)
 }
 
 type DbrxBlock = Block<LayerNorm, MixtureOfExperts>;

@@ -1,7 +1,7 @@
 //! What all decoders have in common: pre-normalised blocks of attention and a feed-forward part between an embedding and
 //! a head. An architecture says what its norms and feed-forward parts are, and how they are loaded.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::{DecoderModel, DecoderShape};
 use crate::error::Error;
@@ -44,7 +44,8 @@ impl<N: RowLayer, F: RowLayer> DecoderModel for Decoder<N, F> {
             x = block.forward(&x, batch, kv)?;
         }
         if batch.logit_rows.is_empty() {
-            return Ok(Tensor::zeros((0, self.shape.vocab_size), DType::F32, x.device())?);
+            // In host memory: a device has no tensors without elements.
+            return Ok(Tensor::zeros((0, self.shape.vocab_size), DType::F32, &Device::Cpu)?);
         }
         let rows = Tensor::new(&batch.logit_rows[..], x.device())?;
         let x = self.norm.forward(&x.index_select(&rows, 0)?)?; // [logit_rows, width]

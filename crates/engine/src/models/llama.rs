@@ -110,7 +110,7 @@ fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Llama, Error> {
         .map(|layer| load_block(&model.at("layers").at(layer), layer, &config, rotary.clone()))
         .collect::<Result<_, _>>()?;
     let head = match config.tied {
-        true => Linear::from_matrix(embedding.matrix()),
+        true => Linear::from_matrix(embedding.matrix()?),
         false => Linear::load(&root.at("lm_head"), width, config.vocab_size, false)?,
     };
     Ok(Decoder {

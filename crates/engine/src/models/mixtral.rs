@@ -7,10 +7,10 @@ use super::{Architecture, Model};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::layers::{
-    Attention, Embedding, ExpertMatrices, LayerSource, Linear, MixtureConfig, MixtureOfExperts, RmsNorm,
-    stacked_matrices,
+    Attention, Embedding, LayerSource, Linear, MixtureConfig, MixtureOfExperts, RmsNorm, stacked_tensors,
 };
-use crate::ops::{Backend, Expert, Matrix, Orientation, RotaryTable, Selection};
+use crate::ops::{Backend, ExpertTensors, Experts, Orientation, RotaryTable, Selection};
+use crate::weights::WeightTensor;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "mixtral",
@@ -48,31 +48,32 @@ impl MixtralConfig {
 
 /// The experts of one layer, in any of the layouts that checkpoints have: one tensor an expert and matrix (the hub, older
 /// GGUF files), all experts of a matrix in one tensor (GGUF), and gate and up of all experts in one (`transformers` 5).
-fn load_experts(layer: &LayerSource<'_>, config: &MixtureConfig) -> Result<Vec<Expert>, Error> {
+fn load_experts(layer: &LayerSource<'_>, config: &MixtureConfig) -> Result<Experts, Error> {
     let MixtureConfig { width, inner, experts, .. } = *config;
-    let plain = Orientation::OutputsByInputs;
+    let down_orientation = Orientation::OutputsByInputs;
     let has = |source: &LayerSource<'_>, name: &str| source.weights.get(&source.name(name)).is_some();
     let merged = layer.at("mlp.experts");
     if has(&merged, "gate_up_proj") {
-        let halves = stacked_matrices(&merged, "gate_up_proj", &[experts, 2 * inner, width], (2 * experts, plain))?;
+        let halves = stacked_tensors(&merged, "gate_up_proj", &[experts, 2 * inner, width], 2 * experts)?;
         let (gate, up): (Vec<_>, Vec<_>) = halves.into_iter().enumerate().partition(|(half, _)| half % 2 == 0);
-        let matrices = |halves: Vec<(usize, Matrix)>| halves.into_iter().map(|(_, matrix)| matrix).collect();
-        let down = stacked_matrices(&merged, "down_proj", &[experts, width, inner], (experts, plain))?;
-        return Ok(ExpertMatrices { gate: matrices(gate), up: matrices(up), down }.into_experts());
+        let tensors = |halves: Vec<(usize, WeightTensor)>| halves.into_iter().map(|(_, tensor)| tensor).collect();
+        let down = stacked_tensors(&merged, "down_proj", &[experts, width, inner], experts)?;
+        let tensors = ExpertTensors { gate: tensors(gate), up: tensors(up), down, down_orientation };
+        return Experts::new(layer.backend, tensors);
     }
     let source = layer.at("block_sparse_moe.experts");
     let all = |name: &str, [rows, cols]: [usize; 2]| match has(&source, &format!("{name}.weight")) {
-        true => stacked_matrices(&source, &format!("{name}.weight"), &[experts, rows, cols], (experts, plain)),
+        true => stacked_tensors(&source, &format!("{name}.weight"), &[experts, rows, cols], experts),
         false => {
             let one = |expert| {
                 let name = source.at(expert).name(format!("{name}.weight"));
-                Matrix::new(source.backend, source.weights.tensor(&name, &[rows, cols])?)
+                Ok(source.weights.tensor(&name, &[rows, cols])?)
             };
             (0..experts).map(one).collect()
         }
     };
     let (gate, up, down) = (all("w1", [inner, width])?, all("w3", [inner, width])?, all("w2", [width, inner])?);
-    Ok(ExpertMatrices { gate, up, down }.into_experts())
+    Experts::new(layer.backend, ExpertTensors { gate, up, down, down_orientation })
 }
 
 /// The place of the router: `transformers` 5 calls it otherwise in the layout it keeps in memory.
@@ -113,7 +114,7 @@ fn load(checkpoint: &Checkpoint, backend: &Backend) -> Result<Mixtral, Error> {
         .map(|layer| load_block(&model.at("layers").at(layer), layer, &config, rotary.clone()))
         .collect::<Result<_, _>>()?;
     let head = match config.llama.tied {
-        true => Linear::from_matrix(embedding.matrix()),
+        true => Linear::from_matrix(embedding.matrix()?),
         false => Linear::load(&root.at("lm_head"), width, vocab_size, false)?,
     };
     let norm = RmsNorm::load(&model.at("norm"), width, config.llama.epsilon)?;

@@ -41,7 +41,8 @@ pub trait DecoderModel: Send + Sync {
     /// Computes the batch's tokens: their keys and values go into the cache, and the logits of `batch.logit_rows` are
     /// returned as `[logit_rows, vocab_size]` in f32.
     ///
-    /// A row's numbers depend on its own sequence alone, never on what else is in the batch or how it was cut.
+    /// A row's numbers depend on its own sequence alone, never on what else is in the batch or how it was cut: to the last bit with
+    /// the CPU kernels, within the rounding of f32 on other devices.
     ///
     /// # Errors
     /// When the batch does not fit the model or the cache.

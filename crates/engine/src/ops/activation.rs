@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::Backend;
-use super::host::host;
+use super::backend::Arithmetic;
+use super::{Backend, host, tensors};
 use crate::error::Error;
 
 impl Backend {
@@ -12,10 +12,10 @@ impl Backend {
     /// # Errors
     /// When the shapes differ.
     pub fn silu_mul(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor, Error> {
-        let mut out = vec![0.0; gate.elem_count()];
-        let (gate_host, up_host) = (host(gate)?, host(up)?);
-        hearth_kernels::silu_mul(self.threads(), gate_host.elements()?, up_host.elements()?, &mut out)?;
-        Ok(Tensor::from_vec(out, gate.shape(), gate.device())?)
+        match self.arithmetic() {
+            Arithmetic::Kernels => host::rows::silu_mul(self.threads(), gate, up),
+            Arithmetic::Tensors => tensors::rows::silu_mul(gate, up),
+        }
     }
 
     /// Every element moved to the nearer end of `-bound..=bound` where it lies outside.
@@ -31,8 +31,9 @@ impl Backend {
     /// # Errors
     /// The tensor library's.
     pub fn gelu(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let mut out = host(x)?.elements()?.to_vec();
-        hearth_kernels::gelu_erf(self.threads(), &mut out);
-        Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+        match self.arithmetic() {
+            Arithmetic::Kernels => host::rows::gelu(self.threads(), x),
+            Arithmetic::Tensors => tensors::rows::gelu(x),
+        }
     }
 }

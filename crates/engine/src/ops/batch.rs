@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::tensors::StepTensors;
 use crate::ids::Slot;
 
 /// One sequence's rows in a batch and where its cache lies.
@@ -15,7 +16,7 @@ pub struct Span {
     pub blocks: Vec<u32>,
 }
 
-/// The tokens that one step computes, of all sequences, one after another.
+/// The tokens that one step computes, of all sequences, one after another. Not to be changed once a layer has seen it.
 #[derive(Clone, Debug, Default)]
 pub struct ForwardBatch {
     /// Token ids. `[tokens]`
@@ -28,9 +29,11 @@ pub struct ForwardBatch {
     pub spans: Vec<Span>,
     /// The rows whose logits are wanted, in ascending order.
     pub logit_rows: Vec<u32>,
+    /// What layers have made of it on a device.
+    pub(super) device: StepTensors,
 }
 
-/// Texts for an encoder, one after another without padding.
+/// Texts for an encoder, one after another without padding. Not to be changed once a layer has seen them.
 #[derive(Clone, Debug, Default)]
 pub struct PackedTexts {
     /// Token ids of all texts. `[tokens]`
@@ -39,6 +42,8 @@ pub struct PackedTexts {
     pub types: Vec<u32>,
     /// Tokens of each text. `[texts]`
     pub lengths: Vec<usize>,
+    /// What layers have made of them on a device.
+    pub(super) device: StepTensors,
 }
 
 impl PackedTexts {

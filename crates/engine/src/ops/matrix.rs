@@ -1,10 +1,13 @@
-//! Weight matrices: kept as the checkpoint stores them, multiplied and looked up without a second copy.
+//! Weight matrices, and tables that are looked up by row: kept as the checkpoint stores them.
+
+use std::sync::Arc;
 
 use candle_core::Tensor;
-use hearth_kernels::{MatrixView, combine_rows, gather_rows, matmul};
 
-use super::Backend;
-use super::host::host;
+use super::backend::Arithmetic;
+use super::host::MappedMatrix;
+use super::tensors::UploadedMatrix;
+use super::{Backend, Vector};
 use crate::error::Error;
 use crate::weights::WeightTensor;
 
@@ -17,68 +20,86 @@ pub enum Orientation {
     InputsByOutputs,
 }
 
-/// A weight matrix `[rows, cols]` on a backend. On the CPU its bytes stay in the mapped file, in the stored format.
+/// A weight matrix `[outputs, inputs]` on a backend. For the CPU kernels its bytes stay in the mapped file, in the stored
+/// format; to a device they are uploaded once.
 #[derive(Clone)]
 pub struct Matrix {
     backend: Backend,
-    tensor: WeightTensor,
-    rows: usize,
-    cols: usize,
-    orientation: Orientation,
+    weights: MatrixWeights,
+}
+
+#[derive(Clone)]
+enum MatrixWeights {
+    Mapped(MappedMatrix),
+    Uploaded(Arc<UploadedMatrix>),
 }
 
 impl Matrix {
-    /// Takes a two-dimensional tensor `[outputs, inputs]` of the checkpoint.
+    /// Takes a two-dimensional tensor `[outputs, inputs]` of the checkpoint to the backend.
+    ///
+    /// # Errors
+    /// When it has another number of dimensions, its bytes do not fit its format, or the device has no memory for it.
+    pub fn new(backend: &Backend, tensor: WeightTensor) -> Result<Self, Error> {
+        let weights = match backend.arithmetic() {
+            Arithmetic::Kernels => MatrixWeights::Mapped(MappedMatrix::new(tensor)?),
+            Arithmetic::Tensors => {
+                let plain = Orientation::OutputsByInputs;
+                MatrixWeights::Uploaded(Arc::new(UploadedMatrix::upload(backend.device(), &tensor, plain)?))
+            }
+        };
+        Ok(Self { backend: backend.clone(), weights })
+    }
+
+    /// `x Wᵀ + bias`: `[m, inputs]` to `[m, outputs]`.
+    ///
+    /// # Errors
+    /// When `x` or `bias` has another width.
+    pub fn multiply(&self, x: &Tensor, bias: Option<&Vector>) -> Result<Tensor, Error> {
+        match &self.weights {
+            MatrixWeights::Mapped(matrix) => {
+                let bias = bias.map(Vector::host).transpose()?;
+                matrix.multiply(self.backend.threads(), x, bias, Orientation::OutputsByInputs)
+            }
+            MatrixWeights::Uploaded(matrix) => {
+                let product = matrix.multiply(x)?;
+                match bias {
+                    Some(bias) => Ok(product.broadcast_add(bias.device()?)?),
+                    None => Ok(product),
+                }
+            }
+        }
+    }
+}
+
+/// A table `[entries, width]` that is looked up by row. It stays in host memory whatever the backend: a step's rows are few, and are
+/// uploaded together.
+pub struct Table {
+    backend: Backend,
+    rows: MappedMatrix,
+}
+
+impl Table {
+    /// Takes a two-dimensional tensor of the checkpoint.
     ///
     /// # Errors
     /// When it has another number of dimensions or its bytes do not fit its format.
     pub fn new(backend: &Backend, tensor: WeightTensor) -> Result<Self, Error> {
-        let [rows, cols] = tensor.shape[..] else {
-            let reason = format!("a matrix has two dimensions, this has shape {:?}", tensor.shape);
-            return Err(Error::config(&tensor.name, reason));
-        };
-        let orientation = Orientation::OutputsByInputs;
-        let matrix = Self { backend: backend.clone(), tensor, rows, cols, orientation };
-        matrix.view()?;
-        Ok(matrix)
+        Ok(Self { backend: backend.clone(), rows: MappedMatrix::new(tensor)? })
     }
 
-    /// The same matrix, read as stored in this orientation.
-    #[must_use]
-    pub fn oriented(self, orientation: Orientation) -> Self {
-        Self { orientation, ..self }
-    }
-
-    /// `x Wᵀ + bias`, or `x W + bias` where the matrix is stored as `[inputs, outputs]`: `[m, inputs]` to `[m, outputs]`.
+    /// The rows of those indices, as f32: `[n]` to `[n, width]`.
     ///
     /// # Errors
-    /// When `x` or `bias` has another width.
-    pub fn multiply(&self, x: &Tensor, bias: Option<&[f32]>) -> Result<Tensor, Error> {
-        let (m, _) = x.dims2()?;
-        let (threads, x_host) = (self.backend.threads(), host(x)?);
-        let outputs = match self.orientation {
-            Orientation::OutputsByInputs => self.rows,
-            Orientation::InputsByOutputs => self.cols,
-        };
-        let mut out = vec![0.0; m * outputs]; // [m, outputs]
-        match self.orientation {
-            Orientation::OutputsByInputs => matmul(threads, x_host.elements()?, &self.view()?, bias, &mut out)?,
-            Orientation::InputsByOutputs => combine_rows(threads, x_host.elements()?, &self.view()?, bias, &mut out)?,
-        }
-        Ok(Tensor::from_vec(out, (m, outputs), x.device())?)
-    }
-
-    /// The rows of those indices, as f32: `[n]` to `[n, cols]`.
-    ///
-    /// # Errors
-    /// When an index is not below `rows`.
+    /// When an index is not below the number of entries.
     pub fn gather(&self, indices: &[u32]) -> Result<Tensor, Error> {
-        let mut out = vec![0.0; indices.len() * self.cols]; // [n, cols]
-        gather_rows(&self.view()?, indices, &mut out)?;
-        Ok(Tensor::from_vec(out, (indices.len(), self.cols), self.backend.device())?)
+        self.rows.gather(&self.backend, indices)
     }
 
-    fn view(&self) -> Result<MatrixView<'_>, Error> {
-        Ok(MatrixView::new(self.tensor.format, self.rows, self.cols, &self.tensor.bytes)?)
+    /// The same weights as a matrix of products, for an output layer that is tied to the table.
+    ///
+    /// # Errors
+    /// When the device has no memory for them.
+    pub fn matrix(&self) -> Result<Matrix, Error> {
+        Matrix::new(&self.backend, self.rows.tensor().clone())
     }
 }

@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 use hearth_kernels::Affine;
 
-use super::Backend;
-use super::host::host;
+use super::backend::Arithmetic;
+use super::{Backend, Vector, host, tensors};
 use crate::error::Error;
 
 impl Backend {
@@ -12,10 +12,11 @@ impl Backend {
     ///
     /// # Errors
     /// When `weight` does not have `n` elements.
-    pub fn rms_norm(&self, x: &Tensor, weight: &[f32], epsilon: f32) -> Result<Tensor, Error> {
-        let mut out = vec![0.0; x.elem_count()];
-        hearth_kernels::rms_norm(self.threads(), host(x)?.elements()?, weight, epsilon, &mut out)?;
-        Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+    pub fn rms_norm(&self, x: &Tensor, weight: &Vector, epsilon: f32) -> Result<Tensor, Error> {
+        match self.arithmetic() {
+            Arithmetic::Kernels => host::rows::rms_norm(self.threads(), x, weight.host()?, epsilon),
+            Arithmetic::Tensors => tensors::rows::rms_norm(x, weight.device()?, epsilon),
+        }
     }
 
     /// `(x - mean) / deviation * weight + bias` for each row of `[m, n]`. (Ba et al. 2016)
@@ -23,11 +24,17 @@ impl Backend {
     /// # Errors
     /// When `weight` or `bias` do not have `n` elements.
     pub fn layer_norm(&self, x: &Tensor, affine: &LayerNormWeights, epsilon: f32) -> Result<Tensor, Error> {
-        let mut out = vec![0.0; x.elem_count()];
-        let x_host = host(x)?;
-        let affine = Affine { weight: &affine.weight, bias: affine.bias.as_deref() };
-        hearth_kernels::layer_norm(self.threads(), x_host.elements()?, &affine, epsilon, &mut out)?;
-        Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+        let LayerNormWeights { weight, bias } = affine;
+        match self.arithmetic() {
+            Arithmetic::Kernels => {
+                let bias = bias.as_ref().map(Vector::host).transpose()?;
+                host::rows::layer_norm(self.threads(), x, &Affine { weight: weight.host()?, bias }, epsilon)
+            }
+            Arithmetic::Tensors => {
+                let bias = bias.as_ref().map(Vector::device).transpose()?;
+                tensors::rows::layer_norm(x, weight.device()?, bias, epsilon)
+            }
+        }
     }
 }
 
@@ -35,7 +42,7 @@ impl Backend {
 #[derive(Clone, Debug)]
 pub struct LayerNormWeights {
     /// `[n]`
-    pub weight: Vec<f32>,
+    pub weight: Vector,
     /// `[n]`
-    pub bias: Option<Vec<f32>>,
+    pub bias: Option<Vector>,
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use hearth_kernels::{Rotary, RotaryStyle};
 
-use super::Backend;
-use super::host::host;
+use super::backend::Arithmetic;
+use super::{Backend, ForwardBatch, host, tensors};
 use crate::error::Error;
 
 /// The angles of a model: its inverse frequencies, and how a head's elements are paired. Shared by all layers.
@@ -28,15 +28,25 @@ impl RotaryTable {
 }
 
 impl Backend {
-    /// Rotates each head of `x [tokens, heads * head_dim]` by its token's position.
+    /// Rotates each head of `x [tokens, heads * head_dim]` by its token's position in its sequence. `table` is the model's: a
+    /// batch is rotated by one alone.
     ///
     /// # Errors
     /// When the shapes do not fit or a position lies outside the table.
-    pub fn rotate(&self, x: &Tensor, head_dim: usize, positions: &[u32], table: &RotaryTable) -> Result<Tensor, Error> {
-        let (_, width) = x.dims2()?;
-        let mut out = host(x)?.elements()?.to_vec();
-        let how = Rotary { table: &table.table, style: table.style, heads: width / head_dim, head_dim };
-        hearth_kernels::rotary(self.threads(), &mut out, positions, &how)?;
-        Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+    pub fn rotate(
+        &self,
+        x: &Tensor,
+        head_dim: usize,
+        batch: &ForwardBatch,
+        RotaryTable { table, style }: &RotaryTable,
+    ) -> Result<Tensor, Error> {
+        match self.arithmetic() {
+            Arithmetic::Kernels => {
+                let (_, width) = x.dims2()?;
+                let how = Rotary { table, style: *style, heads: width / head_dim, head_dim };
+                host::rows::rotate(self.threads(), x, &batch.positions, &how)
+            }
+            Arithmetic::Tensors => tensors::rows::rotate(x, head_dim, batch, (table, *style)),
+        }
     }
 }

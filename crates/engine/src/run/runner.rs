@@ -45,7 +45,7 @@ impl Runner {
         let (batch, rows) = build(plan, scheduler, first_logit)?;
         let Self { model, kv, backend } = self;
         let width = model.shape().vocab_size;
-        let logits: Result<Tensor, Error> = backend.threads().install(|| model.forward(&batch, kv));
+        let logits: Result<Tensor, Error> = backend.run(|| model.forward(&batch, kv));
         Ok(Logits { values: logits?.flatten_all()?.to_vec1()?, width, rows }) // [logit_rows, vocab_size]
     }
 }

@@ -187,7 +187,7 @@ impl EncoderWorker {
             return Ok(Vec::new());
         }
         let Self { model, backend, .. } = self;
-        let rows: Result<Tensor, Error> = backend.threads().install(|| model.forward(texts));
+        let rows: Result<Tensor, Error> = backend.run(|| model.forward(texts));
         Ok(rows?.to_vec2()?)
     }
 

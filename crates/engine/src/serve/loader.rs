@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use candle_core::Device;
 use hearth_kernels::Threads;
 
 use super::encoder::EncoderWorker;
 use super::model_text::model_text;
 use super::{EncoderHandle, EngineHandle, ModelInfo, RerankerHandle};
 use crate::checkpoint::Checkpoint;
-use crate::device::{self, DeviceChoice};
+use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::error::Error;
 use crate::hub::LocalModel;
 use crate::kv::{BlockPool, KvLayout, KvStore};
@@ -28,6 +29,9 @@ const BLOCK_SIZE: usize = 16;
 pub struct LoadOptions {
     /// Where it runs.
     pub device: DeviceChoice,
+    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It is
+    /// slower by far: for tests of what runs on those devices.
+    pub tensor_operations: bool,
     /// What the weights are quantised to when they are loaded; by default they are used as they are stored.
     pub quant: Option<QuantScheme>,
     /// Threads of the CPU kernels; the machine's cores by default.
@@ -45,7 +49,8 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         let (device, max_sequences, queue, token_budget) = (DeviceChoice::Auto, 64, 256, 512);
-        Self { device, quant: None, threads: None, kv_memory: None, max_sequences, queue, token_budget }
+        let (tensor_operations, quant, threads, kv_memory) = (false, None, None, None);
+        Self { device, tensor_operations, quant, threads, kv_memory, max_sequences, queue, token_budget }
     }
 }
 
@@ -87,6 +92,7 @@ impl LoadedModel {
 /// # Errors
 /// When its files are missing or broken, it is not supported, or its cache cannot be had.
 pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Error> {
+    let device = open_device(options.device)?;
     let checkpoint = Checkpoint::open(&model.path)?;
     let architecture = Architecture::of(&checkpoint)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -95,7 +101,11 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
         Some(scheme) => checkpoint.quantized(scheme, &threads)?,
         None => checkpoint,
     };
-    let backend = Backend::new(device::open(options.device)?, Arc::new(threads));
+    let threads = Arc::new(threads);
+    let backend = match options.tensor_operations {
+        true => Backend::with_tensor_operations(device, threads),
+        false => Backend::new(device, threads),
+    };
     let info = ModelInfo {
         name: model.name.clone(),
         architecture: architecture.name.to_owned(),
@@ -118,6 +128,14 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
     }
 }
 
+fn open_device(choice: DeviceChoice) -> Result<Device, Error> {
+    let OpenDevice { device, fallback } = device::open(choice)?;
+    if let Some(reason) = fallback {
+        tracing::warn!("running on the CPU, not on CUDA: {reason}");
+    }
+    Ok(device)
+}
+
 fn start_decoder(
     model: Box<dyn DecoderModel>,
     info: ModelInfo,
@@ -128,7 +146,8 @@ fn start_decoder(
     let shape = model.shape();
     let (layers, kv_heads, head_dim) = (shape.layers, shape.kv_heads, shape.head_dim);
     let layout = KvLayout { layers, kv_heads, head_dim, block_size: BLOCK_SIZE };
-    let blocks = cache_blocks(&layout, shape.context_length, options)?;
+    let available = device::available_memory(backend.device())?;
+    let blocks = cache_blocks(&layout, shape.context_length, options.kv_memory, available)?;
     // A sequence never grows past what the whole cache can hold, so that it can always run to its end.
     let context_length = shape.context_length.min(blocks * BLOCK_SIZE);
     if context_length < shape.context_length {
@@ -143,6 +162,7 @@ fn start_decoder(
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
     let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());
     let text = Arc::new(model_text(checkpoint)?);
+    backend.synchronize()?; // another thread takes it over
     let limit = config.max_sequences + options.queue;
     Ok(LoadedModel::Decoder(EngineHandle::start(info, text, scheduler, runner, limit)?))
 }
@@ -157,16 +177,16 @@ fn start_encoder(
     let shape = model.shape();
     let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, ..info };
     let text = Arc::new(model_text(checkpoint)?);
+    backend.synchronize()?; // another thread takes it over
     let worker = EncoderWorker::new(model, backend.clone(), options.token_budget);
     let limit = options.max_sequences + options.queue;
     EncoderHandle::start(info, text, worker, limit)
 }
 
-/// How many blocks the cache gets.
-fn cache_blocks(layout: &KvLayout, context_length: usize, options: &LoadOptions) -> Result<usize, Error> {
+/// How many blocks the cache gets, when `asked` bytes are asked for it and `available` are free.
+fn cache_blocks(layout: &KvLayout, context_length: usize, asked: Option<u64>, available: u64) -> Result<usize, Error> {
     let one_context = context_length.div_ceil(layout.block_size) as u64;
-    let available = available_memory()?;
-    let blocks = match options.kv_memory {
+    let blocks = match asked {
         Some(bytes) if bytes > available => {
             return Err(Error::Cache(format!("{bytes} bytes are asked for, and {available} are free")));
         }
@@ -181,11 +201,4 @@ fn cache_blocks(layout: &KvLayout, context_length: usize, options: &LoadOptions)
         // Slots are numbered in 32 bits.
         Ok(blocks) => Ok(blocks.min(u32::MAX as usize / layout.block_size)),
     }
-}
-
-/// Bytes that the system can hand out now.
-fn available_memory() -> Result<u64, Error> {
-    let mut system = sysinfo::System::new().map_err(|error| Error::Cache(error.to_string()))?;
-    system.refresh_memory();
-    Ok(system.available_memory())
 }

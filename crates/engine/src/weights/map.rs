@@ -83,6 +83,12 @@ impl WeightMap {
         let _ = (map, range);
     }
 
+    /// All bytes; they keep the map alive.
+    #[must_use]
+    pub fn whole(self: &Arc<Self>) -> MappedBytes {
+        MappedBytes { map: Arc::clone(self), range: 0..self.bytes().len() }
+    }
+
     /// The `length` bytes from `offset`; they keep the map alive.
     ///
     /// # Errors
@@ -116,7 +122,7 @@ impl MappedBytes {
     }
 
     /// The bytes `part` of these, counted from their own beginning; `None` where they end before it.
-    pub(super) fn part(&self, part: Range<usize>) -> Option<Self> {
+    pub(crate) fn part(&self, part: Range<usize>) -> Option<Self> {
         let inside = part.start <= part.end && part.end <= self.range.len();
         let range = self.range.start.checked_add(part.start)?..self.range.start.checked_add(part.end)?;
         inside.then(|| Self { map: Arc::clone(&self.map), range })

@@ -77,10 +77,9 @@ impl PlannedTensor {
                 original.bytes.release(first * from..(first + count) * from);
             }
         }
-        let length = bytes.len() as u64;
-        let bytes = WeightMap::from_bytes(original.bytes.file(), bytes).cut(0, length);
+        let bytes = WeightMap::from_bytes(original.bytes.file(), bytes).whole();
         let (name, shape) = (original.name.clone(), original.shape.clone());
-        Ok(WeightTensor { name, format, shape, bytes: bytes.map_err(|fault| self.fault(fault))? })
+        Ok(WeightTensor { name, format, shape, bytes })
     }
 
     fn fault(&self, fault: Fault) -> WeightsError {
