@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def make_tiny_berts(goldens: Path) -> None:
     for checkpoint in TINY_BERTS:
         folder = goldens / "checkpoints" / checkpoint.name
         write_checkpoint(checkpoint, folder)
+        if checkpoint.xlm:
+            write_pytorch_model(folder)
         model = SentenceTransformer(str(folder), device="cpu")
         write_compact(goldens / f"{checkpoint.name}.json", {"checkpoint": checkpoint.name, "inputs": embed(model, TEXTS)})
 
@@ -79,6 +82,14 @@ def write_checkpoint(checkpoint: TinyBert, folder: Path) -> None:
     tokenizer = unigram_tokenizer(VOCABULARY) if checkpoint.xlm else word_piece_tokenizer(VOCABULARY)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     write_surroundings(checkpoint, folder)
+
+
+def write_pytorch_model(folder: Path) -> None:
+    """The same weights as `transformers` wrote them before safetensors, with the positions that it then kept."""
+    weights = OrderedDict(load_file(folder / "model.safetensors"))
+    weights["embeddings.position_ids"] = torch.arange(LONGEST + 2).unsqueeze(0)
+    weights._metadata = OrderedDict({"": {"version": 1}})
+    torch.save(weights, folder.with_suffix(".bin"))
 
 
 def bert_config(positions: int = LONGEST) -> BertConfig:

@@ -18,6 +18,7 @@ with_each_arithmetic! {
     llama_agrees_with_pytorch_in_small_chunks,
     bert_agrees_with_pytorch,
     bert_from_gguf_agrees_with_pytorch,
+    weights_from_a_pytorch_file_are_those_of_the_safetensors,
 }
 
 const LLAMAS: [&str; 4] = ["llama-tied-f32", "llama-untied-bf16", "llama-linear-f32", "llama-sharded-f16"];
@@ -158,5 +159,23 @@ async fn check_bert(model: &LocalModel, name: &str, arithmetic: Arithmetic) -> R
             assert!((ours - reference).abs() < 1e-4, "{name}: {text:?}: {ours} against {reference}");
         }
     }
+    Ok(())
+}
+
+/// The same from the file that `torch.save` writes, in the place of the safetensors.
+async fn weights_from_a_pytorch_file_are_those_of_the_safetensors(arithmetic: Arithmetic) -> Result<()> {
+    let name = "xlm-roberta-cls";
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir(folder.path().join("1_Pooling"))?;
+    let files = ["config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json", "tokenizer.json"];
+    for file in files {
+        std::fs::copy(checkpoint(name).path.join(file), folder.path().join(file))?;
+    }
+    std::fs::copy(checkpoint("xlm-roberta-cls.bin").path, folder.path().join("pytorch_model.bin"))?;
+    let model = LocalModel { path: folder.path().to_owned(), ..checkpoint(name) };
+    check_bert(&model, name, arithmetic).await?;
+    let both = [encoder(&model, &arithmetic.options())?, encoder(&checkpoint(name), &arithmetic.options())?];
+    let text = vec![vec![0, 4, 15, 23, 2]];
+    assert_eq!(both[0].submit(text.clone())?.await?, both[1].submit(text)?.await?, "to the last bit");
     Ok(())
 }

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use hearth_engine::hub::LocalModel;
 use hearth_engine::serve::{LoadOptions, load};
 use hearth_engine::text::{SpecialTokens, TypedText};
+use hearth_engine::weights::QuantScheme;
 use hearth_tests::{Arithmetic, Scored, checkpoint, options, reranker, scored, with_each_arithmetic};
 
 with_each_arithmetic! {
@@ -72,5 +73,17 @@ fn a_classifier_is_no_reranker() -> Result<()> {
     let model = LocalModel { path: folder.path().to_owned(), ..checkpoint("bert-reranker") };
     let error = load(&model, &options()).err().context("it is refused")?.to_string();
     assert!(error.contains("id2label: a reranker has 1 label, and this model has 2"), "{error}");
+    Ok(())
+}
+
+/// The head is quantised with the rest: one row of weights, which the scores follow.
+#[tokio::test]
+async fn a_reranker_can_be_quantised_at_load() -> Result<()> {
+    for name in RERANKERS {
+        let options = LoadOptions { quant: Some(QuantScheme::Q8_0), ..options() };
+        let scored = scored(&reranker(&checkpoint(name), &options)?, name).await?;
+        let far = scored.iter().map(|pair| (pair.ours - pair.reference).abs()).fold(0.0, f32::max);
+        assert!(far > 1e-6 && far < 0.1, "{name}: {far}");
+    }
     Ok(())
 }

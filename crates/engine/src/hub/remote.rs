@@ -248,13 +248,28 @@ fn list_folder(folder: &Path) -> Vec<FileName> {
 
 /// False when an index names a shard that is not among the files: the cache has a part of the model only.
 fn all_shards_present(found: &[Found]) -> bool {
-    let Some((_, index)) = found.iter().find(|(name, _)| name.as_str() == "model.safetensors.index.json") else {
-        return true;
-    };
+    let Some((_, index)) = found.iter().find(|(name, _)| name.as_str().ends_with(".index.json")) else { return true };
     let Some(index) = fs::read(index).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
     else {
         return false;
     };
     let Some(map) = index.get("weight_map").and_then(serde_json::Value::as_object) else { return false };
     map.values().all(|shard| found.iter().any(|(name, _)| Some(name.as_str()) == shard.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_shards_is_not_the_model() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["model.safetensors.index.json", "pytorch_model.bin.index.json"] {
+            let index = folder.path().join(name);
+            fs::write(&index, r#"{"weight_map": {"a": "shard-1", "b": "shard-2"}}"#).unwrap();
+            let file = |name: &str| (FileName::try_from(name.to_owned()).unwrap(), index.clone());
+            assert!(!all_shards_present(&[file(name), file("shard-1")]), "{name}");
+            assert!(all_shards_present(&[file(name), file("shard-1"), file("shard-2")]), "{name}");
+        }
+    }
 }

@@ -17,12 +17,12 @@ const COMPANIONS: [&str; 9] = [
 
 /// Picks the files to fetch from everything the repository has, or says why there is no model in it.
 ///
-/// Safetensors with their companions win over GGUF; of GGUF there must be one file only, for each is a whole model.
+/// Safetensors with their companions win over PyTorch's own files, and those over GGUF; of GGUF there must be one file
+/// only, for each is a whole model.
 pub(super) fn choose_files(listing: &[FileName]) -> Result<Vec<FileName>, String> {
-    let weights = choose_safetensors(listing);
-    if weights.is_empty() {
-        return choose_gguf(listing);
-    }
+    let kinds = [("model.safetensors", "model-", ".safetensors"), ("pytorch_model.bin", "pytorch_model-", ".bin")];
+    let mut weights = kinds.into_iter().map(|(single, shard, ending)| choose_weights(listing, single, (shard, ending)));
+    let Some(weights) = weights.find(|weights| !weights.is_empty()) else { return choose_gguf(listing) };
     let has_tokenizer = listing.iter().any(|name| name.as_str() == "tokenizer.json");
     let is_companion = |name: &&FileName| match name.as_str() {
         // Says the same in a format of its own.
@@ -33,13 +33,14 @@ pub(super) fn choose_files(listing: &[FileName]) -> Result<Vec<FileName>, String
     Ok(companions.cloned().chain(weights).collect())
 }
 
-fn choose_safetensors(listing: &[FileName]) -> Vec<FileName> {
+/// The one file of weights, or the index of several with them. `shard`: how their names begin and end.
+fn choose_weights(listing: &[FileName], single: &str, shard: (&str, &str)) -> Vec<FileName> {
     let has = |wanted: &str| listing.iter().find(|name| name.as_str() == wanted);
-    if let Some(single) = has("model.safetensors") {
+    if let Some(single) = has(single) {
         return vec![single.clone()];
     }
-    let Some(index) = has("model.safetensors.index.json") else { return Vec::new() };
-    let is_shard = |name: &&FileName| name.as_str().starts_with("model-") && name.as_str().ends_with(".safetensors");
+    let Some(index) = has(&format!("{single}.index.json")) else { return Vec::new() };
+    let is_shard = |name: &&FileName| name.as_str().starts_with(shard.0) && name.as_str().ends_with(shard.1);
     listing.iter().filter(is_shard).chain([index]).cloned().collect()
 }
 
@@ -47,7 +48,9 @@ fn choose_gguf(listing: &[FileName]) -> Result<Vec<FileName>, String> {
     let ggufs: Vec<&FileName> = listing.iter().filter(|name| name.as_str().ends_with(".gguf")).collect();
     match ggufs.as_slice() {
         [only] => Ok(vec![(*only).clone()]),
-        [] => Err("has neither model.safetensors, nor model.safetensors.index.json, nor a .gguf file".to_owned()),
+        [] => {
+            Err("has neither model.safetensors, nor pytorch_model.bin, nor an index of either, nor a .gguf file".into())
+        }
         many => {
             let names: Vec<&str> = many.iter().map(|name| name.as_str()).collect();
             Err(format!("has several .gguf files; download one and give its path: {}", names.join(", ")))
@@ -111,6 +114,15 @@ mod tests {
         assert_eq!(choose(&["README.md", "a.gguf"]).unwrap(), ["a.gguf"]);
         let reason = choose(&["a.gguf", "b.gguf"]).unwrap_err();
         assert!(reason.contains("a.gguf, b.gguf"), "{reason}");
-        assert!(choose(&["pytorch_model.bin"]).unwrap_err().contains("neither"));
+        assert!(choose(&["model.onnx"]).unwrap_err().contains("neither"));
+    }
+
+    #[test]
+    fn pytorch_files_are_taken_where_there_are_no_safetensors() {
+        let whole = ["config.json", "sentence_bert_config.json", "pytorch_model.bin", "colbert_linear.pt", "a.gguf"];
+        assert_eq!(choose(&whole).unwrap(), &whole[..3]);
+        let shards =
+            ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"];
+        assert_eq!(choose(&shards).unwrap(), shards);
     }
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::error::{Fault, Part, WeightsError};
 use super::gguf::Gguf;
 use super::gguf_names::{NameTable, known_architectures};
-use super::safetensors;
 use super::tensor::{Contents, IgnoredTensor, WeightTensor};
 
 /// The tensors of a checkpoint, or of a part of it. Cloning copies no weights.
@@ -44,12 +43,13 @@ impl Weights {
         Ok(Self::new(gguf.file(), Some(table), contents))
     }
 
-    /// The safetensors checkpoint in `folder`: `model.safetensors`, or the shards of `model.safetensors.index.json`.
+    /// The checkpoint in `folder`: `model.safetensors` or else `pytorch_model.bin`, in one file or in the shards that an
+    /// index of that name and `.index.json` lists.
     ///
     /// # Errors
-    /// There is neither, or a file of the checkpoint is damaged or missing.
+    /// There is none, or a file of the checkpoint is damaged or missing.
     pub fn open_folder(folder: &Path) -> Result<Self, WeightsError> {
-        Ok(Self::new(folder, None, safetensors::open_folder(folder)?))
+        Ok(Self::new(folder, None, super::folder::open_folder(folder)?))
     }
 
     fn new(path: &Path, table: Option<&'static NameTable>, contents: Contents) -> Self {

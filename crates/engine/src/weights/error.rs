@@ -62,7 +62,7 @@ pub enum Fault {
     Unreadable(#[from] std::io::Error),
     #[error("is not a regular file")]
     NotAFile,
-    #[error("holds neither `model.safetensors` nor `model.safetensors.index.json`")]
+    #[error("holds neither `model.safetensors` nor `pytorch_model.bin`, nor the `.index.json` of one of them")]
     NoCheckpoint,
     #[error("truncated: needs {needed} bytes at offset {offset}, the file has {size} bytes")]
     Truncated { needed: u64, offset: u64, size: u64 },
@@ -82,6 +82,22 @@ pub enum Fault {
     InvalidHeader(String),
     #[error("index is not valid: {0}")]
     InvalidIndex(String),
+    #[error("not a zip archive as PyTorch writes them since version 1.6: {0}")]
+    InvalidArchive(String),
+    #[error("`{0}` is not in the archive")]
+    EntryMissing(String),
+    #[error("`{0}` is compressed or encrypted in the archive; only plain entries are read")]
+    CompressedEntry(String),
+    #[error("the byte order is \"{}\"; only little-endian files are supported", .0.escape_default())]
+    OtherByteOrder(String),
+    #[error("the description of its tensors is not valid at byte {at}: {why}")]
+    InvalidPickle { at: usize, why: String },
+    #[error("describes no dictionary of tensors by their names")]
+    NoStateDictionary,
+    #[error("is not described as a plain tensor")]
+    NoPlainTensor,
+    #[error("is stored with strides {strides:?}, not with the rows of shape {shape:?} one after another")]
+    NotRowMajor { shape: Vec<usize>, strides: Vec<u64> },
     #[error("text is not UTF-8 (the first {valid} bytes of {length} are)")]
     NotUtf8 { valid: usize, length: usize },
     #[error("value type {code} is not one of GGUF (0 to 12)")]

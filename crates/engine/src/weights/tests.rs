@@ -3,6 +3,7 @@
 mod folders;
 mod fuzz;
 mod gguf;
+mod pytorch;
 mod writer;
 
 use std::path::Path;

@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 
+use super::super::pytorch;
 use super::super::safetensors::read_file;
 use super::super::tensor::Contents;
 use super::super::{Gguf, WeightMap, Weights};
+use super::pytorch::small_archive;
 use super::writer::{small_gguf, small_safetensors};
 
 /// Reads a file of these bytes and everything in it; what is accepted must fit in the file.
@@ -30,6 +32,16 @@ fn read_safetensors(bytes: Vec<u8>) {
     let size = bytes.len();
     let Ok(Contents { tensors, .. }) = read_file(&WeightMap::from_bytes("noise", bytes)) else { return };
     check_sizes(tensors.iter().map(|tensor| (tensor.rows() * tensor.cols(), tensor.bytes.len())), size);
+}
+
+/// Tensors may share a storage here, so that each fits in the file and not all together.
+fn read_pytorch(bytes: Vec<u8>) {
+    let size = bytes.len();
+    let Ok(Contents { tensors, .. }) = pytorch::read_file(&WeightMap::from_bytes("noise", bytes)) else { return };
+    for tensor in tensors {
+        check_sizes(std::iter::once((tensor.rows() * tensor.cols(), tensor.bytes.len())), size);
+        assert_eq!(tensor.to_f32().len(), tensor.rows() * tensor.cols());
+    }
 }
 
 /// (values, bytes) of each tensor: the smallest format has more than a quarter of a byte a value.
@@ -63,6 +75,7 @@ proptest! {
         read_gguf(bytes.clone());
         read_gguf([b"GGUF\x03\0\0\0".as_slice(), &bytes].concat());
         read_safetensors(bytes.clone());
+        read_pytorch(bytes.clone());
         read_safetensors([&(bytes.len() as u64).to_le_bytes(), bytes.as_slice()].concat());
     }
 
@@ -70,6 +83,7 @@ proptest! {
     fn random_changes(changes in changes()) {
         read_gguf(changed(small_gguf().bytes(), &changes));
         read_safetensors(changed(small_safetensors(), &changes));
+        read_pytorch(changed(small_archive(), &changes));
     }
 
     #[test]
@@ -85,12 +99,19 @@ proptest! {
         let mut gguf = changed(small_gguf().bytes(), &changes);
         gguf.truncate(cut.index(gguf.len()));
         read_gguf(gguf);
+        let mut archive = changed(small_archive(), &changes);
+        archive.truncate(cut.index(archive.len()));
+        read_pytorch(archive);
     }
 }
 
 #[test]
 fn every_single_bit_flip() {
-    for (file, read) in [(small_gguf().bytes(), read_gguf as fn(_)), (small_safetensors(), read_safetensors)] {
+    for (file, read) in [
+        (small_gguf().bytes(), read_gguf as fn(_)),
+        (small_safetensors(), read_safetensors),
+        (small_archive(), read_pytorch),
+    ] {
         for bit in 0..file.len() * 8 {
             let mut bytes = file.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
