@@ -108,5 +108,12 @@ fn a_sentence_piece_model_obeys_its_configuration() -> Result<()> {
     assert_eq!(given, ["<s>", "[INST]", "▁the", "[/INST]", "▁", "▁the"]);
     let first = serde_json::json!({"legacy": false, "add_bos_token": false, "add_eos_token": true});
     assert_eq!(pieces(&first, "the[/INST]a")?, ["▁the", "[/INST]", "a", "</s>"]);
+    let added = serde_json::json!({"added_tokens_decoder": {
+        "1": {"content": "<s>", "special": true},
+        "400": {"content": "<|pad|>", "special": true},
+        "401": {"content": "<tool>", "special": false},
+    }});
+    let given = pieces(&added, "the<|pad|>the <tool>the")?;
+    assert_eq!(given, ["<s>", "▁the", "<|pad|>", "▁the", "▁", "<tool>", "▁the"]);
     Ok(())
 }

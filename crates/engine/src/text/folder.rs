@@ -28,14 +28,15 @@ impl Tokenizer {
     }
 
     /// Reads the content of a `tokenizer.model`, of SentencePiece or of tiktoken. Of `config`, the content of
-    /// `tokenizer_config.json` or null, the switches `legacy`, `add_bos_token` and `add_eos_token` are used.
+    /// `tokenizer_config.json` or null, the added tokens and the switches `legacy`, `add_bos_token` and
+    /// `add_eos_token` are used.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when it is broken or of a kind not supported.
     pub fn from_model(bytes: &[u8], config: &Value) -> Result<Self, TextError> {
         Self::assemble(match tiktoken_file::is_tiktoken(bytes) {
             true => tiktoken_file::read(bytes)?,
-            false => sentence_piece(SentencePieceFile::read(bytes)?, config)?,
+            false => sentence_piece(SentencePieceFile::read(bytes)?.with_added_tokens(config)?, config)?,
         })
     }
 }

@@ -66,6 +66,44 @@ impl SentencePieceFile {
         Ok(file)
     }
 
+    /// The pieces as `added_tokens_decoder` of `config`, the content of `tokenizer_config.json` or null, changes and goes on
+    /// with them: tokens that are recognised in a text before it is cut.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] when such a token is broken, leaves a gap, or asks for what is not supported.
+    pub fn with_added_tokens(mut self, config: &serde_json::Value) -> Result<Self, TextError> {
+        let Some(added) = config.get("added_tokens_decoder").and_then(serde_json::Value::as_object) else {
+            return Ok(self);
+        };
+        let number = |(id, token)| {
+            let id: &String = id;
+            Ok((id.parse::<usize>().map_err(|_| refuse_added(id, "is no token id"))?, token))
+        };
+        let mut added = added.iter().map(number).collect::<Result<Vec<(usize, &serde_json::Value)>, TextError>>()?;
+        added.sort_unstable_by_key(|(id, _)| *id);
+        for (id, token) in added {
+            let text = token["content"].as_str().ok_or_else(|| refuse_added(id, "has no content"))?;
+            for unsupported in ["lstrip", "rstrip", "single_word"] {
+                if token[unsupported] == true {
+                    let why = format!("has `{unsupported}`, which needs the model's tokenizer.json");
+                    return Err(refuse_added(id, why));
+                }
+            }
+            let kind = if token["special"] == true { token_type::CONTROL } else { token_type::USER_DEFINED };
+            let pieces = self.pieces.len();
+            match self.pieces.get_mut(id) {
+                Some((piece, _, of_piece)) => {
+                    text.clone_into(piece);
+                    // The unknown token stays what it is.
+                    *of_piece = if *of_piece == token_type::UNKNOWN { *of_piece } else { kind };
+                }
+                None if id == pieces => self.pieces.push((text.to_owned(), 0.0, kind)),
+                None => return Err(refuse_added(id, format!("leaves a gap: there is no token {pieces}"))),
+            }
+        }
+        Ok(self)
+    }
+
     /// Whether the model is a byte-pair one.
     fn read_trainer(&mut self, message: &[u8]) -> Result<bool, TextError> {
         let mut is_byte_pair = false;
@@ -180,8 +218,14 @@ fn refuse(message: &str) -> TextError {
     TextError::Tokenizer { message: format!("tokenizer.model: {message}") }
 }
 
+fn refuse_added(id: impl std::fmt::Display, why: impl std::fmt::Display) -> TextError {
+    TextError::Tokenizer { message: format!("tokenizer_config.json: added_tokens_decoder: token {id} {why}") }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const PIECE: &[u8] = b"\x0a\x0b\x0a\x02hi\x15\x00\x00\x80\xbf\x18\x01";
@@ -193,6 +237,40 @@ mod tests {
         let file = SentencePieceFile::read(&[PIECE, BYTE_PAIR_WITHOUT_BOS, AS_IT_IS].concat()).unwrap();
         let pieces = vec![("hi".to_owned(), -1.0, 1)];
         assert_eq!(file, SentencePieceFile { pieces, unknown: Some(0), bos: None, eos: Some(2), adds_space: false });
+    }
+
+    fn file() -> SentencePieceFile {
+        let pieces = vec![("<unk>".to_owned(), 0.0, token_type::UNKNOWN), ("hi".to_owned(), -1.0, token_type::NORMAL)];
+        SentencePieceFile { pieces, unknown: Some(0), bos: None, eos: None, adds_space: false }
+    }
+
+    #[test]
+    fn added_tokens_take_the_place_of_pieces_and_go_on_behind_them() {
+        assert_eq!(file().with_added_tokens(&json!(null)).unwrap(), file());
+        let added = json!({"added_tokens_decoder": {
+            "3": {"content": "[/INST]", "special": false, "normalized": true},
+            "2": {"content": "[INST]", "special": true, "lstrip": false},
+            "1": {"content": "ho", "special": true},
+            "0": {"content": "<unk>", "special": true},
+        }});
+        let pieces = file().with_added_tokens(&added).unwrap().pieces;
+        let kinds: Vec<(&str, i32)> = pieces.iter().map(|(text, _, kind)| (text.as_str(), *kind)).collect();
+        let (control, defined) = (token_type::CONTROL, token_type::USER_DEFINED);
+        assert_eq!(kinds, [("<unk>", token_type::UNKNOWN), ("ho", control), ("[INST]", control), ("[/INST]", defined)]);
+    }
+
+    #[test]
+    fn an_added_token_that_cannot_be_honoured_is_named() {
+        for (id, token, expected) in [
+            ("3", json!({"content": "a"}), "token 3 leaves a gap: there is no token 2"),
+            ("2", json!({"content": "a", "lstrip": true}), "token 2 has `lstrip`"),
+            ("2", json!({}), "token 2 has no content"),
+            ("x", json!({"content": "a"}), "token x is no token id"),
+        ] {
+            let error =
+                file().with_added_tokens(&json!({"added_tokens_decoder": {id: token}})).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error} should say {expected}");
+        }
     }
 
     #[test]

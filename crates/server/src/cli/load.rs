@@ -16,7 +16,7 @@ pub(super) struct LoadArguments {
     /// Where the model runs: auto, cpu or cuda:N
     #[arg(long, default_value_t)]
     device: DeviceChoice,
-    /// Quantise the weights while they are loaded, from safetensors: q4_k_m, q5_k_m, q6_k or q8_0
+    /// Quantise the weights of a folder while they are loaded: q4_k_m, q5_k_m, q6_k or q8_0
     #[arg(long, value_name = "SCHEME")]
     quant: Option<QuantScheme>,
     /// Threads of the CPU kernels, 1 to 512 [default: the machine's cores]

@@ -11,23 +11,11 @@ use crate::weights::GgufValue;
 
 /// Reads a `tokenizer.model`. Of `config`, the content of `tokenizer_config.json` or null, the added tokens are used.
 pub(super) fn from_model(bytes: &[u8], config: &Value, vocab_size: u32) -> Result<Vocabulary, String> {
-    let file = SentencePieceFile::read(bytes).map_err(|error| error.to_string())?;
+    let file = SentencePieceFile::read(bytes).and_then(|file| file.with_added_tokens(config));
+    let file = file.map_err(|error| error.to_string())?;
     let mut table = padded(vocab_size);
     for (id, (text, score, kind)) in file.pieces.into_iter().enumerate() {
         place(&mut table, id, (text, score, kind))?;
-    }
-    let added = config.get("added_tokens_decoder").and_then(Value::as_object);
-    for (id, token) in added.into_iter().flatten() {
-        let id = id.parse().map_err(|_| format!("added_tokens_decoder: {id:?} is no token id"))?;
-        let text = token["content"].as_str().ok_or("added_tokens_decoder: a token has no content")?;
-        // The unknown token stays what it is.
-        let kind = match (table.get(id).map(|(_, _, kind)| *kind), token["special"] == true) {
-            (Some(token_type::UNKNOWN), _) => token_type::UNKNOWN,
-            (_, true) => token_type::CONTROL,
-            (_, false) => token_type::USER_DEFINED,
-        };
-        let score = table.get(id).map_or(0.0, |(_, score, _)| *score);
-        place(&mut table, id, (text.to_owned(), score, kind))?;
     }
     Ok(vocabulary(table, file.adds_space))
 }
