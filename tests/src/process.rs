@@ -7,6 +7,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::checkpoint;
 
 /// A server on a loopback port that the system chose. It is killed when dropped.
 pub struct ServerProcess {
@@ -37,6 +40,17 @@ impl ServerProcess {
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("server: {line}")));
         let server = Self { child, address };
         server.wait_until_ready()
+    }
+
+    /// Serves tiny checkpoints of `tests/goldens`, each as (endpoint, checkpoint).
+    ///
+    /// # Errors
+    /// As [`ServerProcess::start`].
+    pub fn serving(hearth: &Path, models: &[(&str, &str)]) -> Result<Self> {
+        let model = |(name, tiny): &(&str, &str)| format!("{name}={}", checkpoint(tiny).path.display());
+        let models: Vec<String> = models.iter().map(model).collect();
+        let arguments: Vec<&str> = models.iter().flat_map(|model| ["--model", model]).collect();
+        Self::start(hearth, &arguments)
     }
 
     fn wait_until_ready(mut self) -> Result<Self> {
@@ -101,6 +115,15 @@ impl ServerProcess {
     pub fn post(&self, path: &str, body: &str) -> Result<(u16, String)> {
         let head = "host: hearth\r\nconnection: close\r\ncontent-type: application/json";
         self.request(&format!("POST {path} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+    }
+
+    /// Status and content of the answer to a POST, where that is JSON too.
+    ///
+    /// # Errors
+    /// When the server does not answer, or not in JSON.
+    pub fn ask(&self, path: &str, body: &Value) -> Result<(u16, Value)> {
+        let (status, text) = self.post(path, &body.to_string())?;
+        Ok((status, serde_json::from_str(&text).with_context(|| text.clone())?))
     }
 
     fn request(&self, text: &str) -> Result<(u16, String)> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use hearth_tests::{ServerProcess, absent, checkpoint};
+use hearth_tests::{ServerProcess, absent};
 use serde_json::{Map, Value};
 
 /// One of each family of decoders. The harness asks for the tokenizer without naming a model, so each has its own server.
@@ -17,10 +17,7 @@ fn the_evaluation_harness_reads_the_log_likelihoods_of_pytorch() -> Result<()> {
         absent("the evaluation harness: `scripts/test` installs it");
         return Ok(());
     };
-    let start = |name: &&str| {
-        let model = format!("{name}={}", checkpoint(name).path.display());
-        ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &["--model", &model])
-    };
+    let start = |name: &&str| ServerProcess::serving(Path::new(env!("CARGO_BIN_EXE_hearth")), &[(name, name)]);
     let servers = CHECKPOINTS.iter().map(start).collect::<Result<Vec<_>>>()?;
     let urls: Map<String, Value> =
         CHECKPOINTS.iter().zip(&servers).map(|(name, server)| ((*name).to_owned(), server.url().into())).collect();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use hearth_tests::{ServerProcess, checkpoint, golden};
+use hearth_tests::{ServerProcess, golden};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -20,15 +20,7 @@ struct Pair {
 }
 
 fn server(models: &[(&str, &str)]) -> Result<ServerProcess> {
-    let models: Vec<String> =
-        models.iter().map(|(name, folder)| format!("{name}={}", checkpoint(folder).path.display())).collect();
-    let arguments: Vec<&str> = models.iter().flat_map(|model| ["--model", model]).collect();
-    ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &arguments)
-}
-
-fn post(server: &ServerProcess, path: &str, body: &Value) -> Result<(u16, Value)> {
-    let (status, text) = server.post(path, &body.to_string())?;
-    Ok((status, serde_json::from_str(&text).with_context(|| text.clone())?))
+    ServerProcess::serving(Path::new(env!("CARGO_BIN_EXE_hearth")), models)
 }
 
 /// The pairs of the golden that begin with one query, as documents with their logits.
@@ -45,14 +37,11 @@ fn scores_are_the_references() -> Result<()> {
         let server = server(&[("ranks", name)])?;
         let mut expected: Vec<(usize, (String, f64))> = documents(name, QUERY)?.into_iter().enumerate().collect();
         let texts: Vec<&str> = expected.iter().map(|(_, (text, _))| text.as_str()).collect();
-        let (status, raw) = post(
-            &server,
-            "/rerank",
-            &json!({"query": QUERY, "texts": texts, "raw_scores": true, "return_text": true}),
-        )?;
+        let (status, raw) =
+            server.ask("/rerank", &json!({"query": QUERY, "texts": texts, "raw_scores": true, "return_text": true}))?;
         assert_eq!(status, 200, "{raw}");
         let asked = json!({"model": "ranks", "query": QUERY, "documents": texts});
-        let (status, ranked) = post(&server, "/v2/rerank", &asked)?;
+        let (status, ranked) = server.ask("/v2/rerank", &asked)?;
         assert_eq!(status, 200, "{ranked}");
         expected.sort_by(|(_, (_, a)), (_, (_, b))| b.total_cmp(a));
         assert!(expected.len() >= 4);
@@ -76,7 +65,7 @@ fn a_document_is_cut_at_its_end_or_its_beginning_or_refused() -> Result<()> {
     let score = |text: &str, more: Value| -> Result<f64> {
         let mut body = json!({"query": QUERY, "texts": [text], "raw_scores": true});
         body.as_object_mut().context("object")?.extend(more.as_object().context("object")?.clone());
-        let (status, ranks) = post(&server, "/rerank", &body)?;
+        let (status, ranks) = server.ask("/rerank", &body)?;
         assert_eq!(status, 200, "{ranks}");
         ranks[0]["score"].as_f64().context("score")
     };
@@ -88,19 +77,19 @@ fn a_document_is_cut_at_its_end_or_its_beginning_or_refused() -> Result<()> {
     assert_ne!(end_cut, beginning_cut);
 
     let too_long = json!({"query": QUERY, "texts": ["fox", format!("{fox}{dog}")]});
-    let (status, answer) = post(&server, "/rerank", &too_long)?;
+    let (status, answer) = server.ask("/rerank", &too_long)?;
     assert_eq!((status, &answer["error"]["param"]), (400, &json!("texts[1]")), "{answer}");
     let message = answer["error"]["message"].as_str().context("message")?;
     assert!(message.contains("64 tokens") && message.contains("have 70"), "{message}");
 
     let (status, answer) =
-        post(&server, "/v1/rerank", &json!({"model": "ranks", "query": fox.repeat(3), "documents": ["dog"]}))?;
+        server.ask("/v1/rerank", &json!({"model": "ranks", "query": fox.repeat(3), "documents": ["dog"]}))?;
     assert_eq!((status, &answer["error"]["param"]), (400, &json!("query")), "{answer}");
     assert_eq!(answer["error"]["code"], "context_length_exceeded");
 
     let cut = json!({"model": "ranks", "query": QUERY, "documents": ["fox dog dog"], "max_tokens_per_doc": 1});
     let short = json!({"model": "ranks", "query": QUERY, "documents": ["fox"]});
-    assert_eq!(post(&server, "/v1/rerank", &cut)?.1["results"], post(&server, "/v1/rerank", &short)?.1["results"]);
+    assert_eq!(server.ask("/v1/rerank", &cut)?.1["results"], server.ask("/v1/rerank", &short)?.1["results"]);
     Ok(())
 }
 
@@ -113,12 +102,12 @@ fn a_reranker_ranks_and_nothing_else() -> Result<()> {
         ("/v1/embeddings", json!({"model": "ranks", "input": "x"})),
         ("/v1/rerank", json!({"model": "vectors", "query": "x", "documents": ["y"]})),
     ] {
-        let (status, answer) = post(&server, path, &body)?;
+        let (status, answer) = server.ask(path, &body)?;
         assert_eq!(status, 400, "{path}: {answer}");
         assert!(answer["error"]["message"].as_str().is_some_and(|text| text.contains("serves")), "{answer}");
     }
     // The embedding model beside it is no reranker, so the one that ranks needs no name.
-    let (status, ranks) = post(&server, "/rerank", &json!({"query": "x", "texts": ["y"]}))?;
+    let (status, ranks) = server.ask("/rerank", &json!({"query": "x", "texts": ["y"]}))?;
     assert_eq!((status, ranks.as_array().map(Vec::len)), (200, Some(1)));
     Ok(())
 }

@@ -3,24 +3,16 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use hearth_tests::{ServerProcess, checkpoint, golden};
+use hearth_tests::{ServerProcess, golden};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 fn server(models: &[(&str, &str)]) -> Result<ServerProcess> {
-    let models: Vec<String> =
-        models.iter().map(|(name, folder)| format!("{name}={}", checkpoint(folder).path.display())).collect();
-    let arguments: Vec<&str> = models.iter().flat_map(|model| ["--model", model]).collect();
-    ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &arguments)
-}
-
-fn post(server: &ServerProcess, path: &str, body: &Value) -> Result<(u16, Value)> {
-    let (status, text) = server.post(path, &body.to_string())?;
-    Ok((status, serde_json::from_str(&text).with_context(|| text.clone())?))
+    ServerProcess::serving(Path::new(env!("CARGO_BIN_EXE_hearth")), models)
 }
 
 fn tokenize(server: &ServerProcess, body: &Value) -> Result<Value> {
-    let (status, answer) = post(server, "/tokenize", body)?;
+    let (status, answer) = server.ask("/tokenize", body)?;
     assert_eq!(status, 200, "{body}: {answer}");
     Ok(answer)
 }
@@ -44,7 +36,7 @@ fn the_only_model_answers_as_evaluation_harnesses_expect() -> Result<()> {
     for text in ["What is the capital of France?", " héllo — 漢字\n", "", "<|im_start|>user\nx<|im_end|>"] {
         let found = tokenize(&server, &json!({"prompt": text, "add_special_tokens": false}))?;
         assert_eq!(found["count"], found["tokens"].as_array().context("tokens")?.len());
-        let (status, back) = post(&server, "/detokenize", &json!({"tokens": found["tokens"]}))?;
+        let (status, back) = server.ask("/detokenize", &json!({"tokens": found["tokens"]}))?;
         assert_eq!((status, &back), (200, &json!({"prompt": text})));
     }
     let spelled = tokenize(&server, &json!({"prompt": "a b", "return_token_strs": true}))?;
@@ -59,7 +51,7 @@ fn a_conversation_is_cut_as_the_chat_endpoint_cuts_it() -> Result<()> {
     let server = server(&[("talker", "llama-linear-f32")])?;
     let messages = json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "rain"}]);
     let ask = json!({"model": "talker", "messages": messages, "max_tokens": 1});
-    let (status, answer) = post(&server, "/v1/chat/completions", &ask)?;
+    let (status, answer) = server.ask("/v1/chat/completions", &ask)?;
     assert_eq!(status, 200, "{answer}");
     let found = tokenize(&server, &json!({"messages": messages}))?;
     assert_eq!(found["count"], answer["usage"]["prompt_tokens"]);
@@ -67,7 +59,7 @@ fn a_conversation_is_cut_as_the_chat_endpoint_cuts_it() -> Result<()> {
     let text = |more: Value| -> Result<String> {
         let mut body = json!({"messages": messages});
         body.as_object_mut().context("object")?.extend(more.as_object().context("object")?.clone());
-        let (_, back) = post(&server, "/detokenize", &json!({"tokens": tokenize(&server, &body)?["tokens"]}))?;
+        let (_, back) = server.ask("/detokenize", &json!({"tokens": tokenize(&server, &body)?["tokens"]}))?;
         Ok(back["prompt"].as_str().context("prompt")?.to_owned())
     };
     let system = "<|im_start|>system\nBe brief.<|im_end|>\n";
@@ -105,7 +97,7 @@ fn encoders_and_rerankers_have_tokenizers_too() -> Result<()> {
     assert_eq!((&info["tokenizer_class"], &info["chat_template"]), (&json!("BertTokenizer"), &Value::Null));
 
     let chat = json!({"model": "vectors", "messages": [{"role": "user", "content": "x"}]});
-    let (status, answer) = post(&server, "/tokenize", &chat)?;
+    let (status, answer) = server.ask("/tokenize", &chat)?;
     assert_eq!((status, &answer["error"]["param"]), (400, &json!("messages")), "{answer}");
     Ok(())
 }
@@ -115,7 +107,7 @@ fn tokens_that_no_vocabulary_has_are_named() -> Result<()> {
     // The model's matrix has 320 rows, the tokenizer 300 tokens: what lies between has no text.
     let server = server(&[("talker", "llama-untied-bf16")])?;
     for (tokens, index, value) in [(json!([5, 6, 300]), 2, "300"), (json!([5, 4_000_000_000_u32]), 1, "4000000000")] {
-        let (status, answer) = post(&server, "/detokenize", &json!({"tokens": tokens}))?;
+        let (status, answer) = server.ask("/detokenize", &json!({"tokens": tokens}))?;
         let (error, field) = (&answer["error"], format!("tokens[{index}]"));
         assert_eq!(
             (status, &error["param"], &error["code"]),
@@ -125,9 +117,9 @@ fn tokens_that_no_vocabulary_has_are_named() -> Result<()> {
         let message = error["message"].as_str().context("message")?;
         assert!(message.contains("below 300") && message.contains(value), "{message}");
     }
-    let (status, answer) = post(&server, "/detokenize", &json!({"tokens": [5, -1]}))?;
+    let (status, answer) = server.ask("/detokenize", &json!({"tokens": [5, -1]}))?;
     assert_eq!((status, &answer["error"]["param"]), (400, &json!("tokens[1]")), "{answer}");
-    let (status, answer) = post(&server, "/detokenize", &json!({}))?;
+    let (status, answer) = server.ask("/detokenize", &json!({}))?;
     assert_eq!((status, &answer["error"]["param"]), (400, &json!("tokens")), "{answer}");
     Ok(())
 }

@@ -7,18 +7,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use hearth_tests::{ServerProcess, checkpoint};
+use hearth_tests::ServerProcess;
 use serde_json::{Value, json};
 
 fn server() -> Result<ServerProcess> {
-    let talker = format!("talker={}", checkpoint("llama-linear-f32").path.display());
-    let vectors = format!("vectors={}", checkpoint("bert-mean").path.display());
-    ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &["--model", &talker, "--model", &vectors])
-}
-
-fn post(server: &ServerProcess, path: &str, body: &Value) -> Result<(u16, Value)> {
-    let (status, text) = server.post(path, &body.to_string())?;
-    Ok((status, serde_json::from_str(&text).with_context(|| text.clone())?))
+    let models = [("talker", "llama-linear-f32"), ("vectors", "bert-mean")];
+    ServerProcess::serving(Path::new(env!("CARGO_BIN_EXE_hearth")), &models)
 }
 
 /// The data of a streamed answer's events; the last is `[DONE]`.
@@ -63,7 +57,7 @@ fn a_stream_says_what_the_plain_answer_says() -> Result<()> {
         for path in
             ["/v1/chat/completions", "/serving-endpoints/chat/completions", "/serving-endpoints/talker/invocations"]
         {
-            let (status, plain) = post(&server, path, &ask)?;
+            let (status, plain) = server.ask(path, &ask)?;
             assert_eq!(status, 200, "{plain}");
             let events = events(&server, path, &streamed)?;
             assert_eq!(joined(&events, "/choices/0/delta/content"), plain["choices"][0]["message"]["content"]);
@@ -73,7 +67,7 @@ fn a_stream_says_what_the_plain_answer_says() -> Result<()> {
             json!({"model": "talker", "prompt": "hills", "seed": seed, "max_tokens": 30, "echo": true, "logprobs": 2});
         let mut streamed = ask.clone();
         streamed["stream"] = json!(true);
-        let (_, plain) = post(&server, "/v1/completions", &ask)?;
+        let (_, plain) = server.ask("/v1/completions", &ask)?;
         let events = events(&server, "/v1/completions", &streamed)?;
         assert_eq!(joined(&events, "/choices/0/text"), plain["choices"][0]["text"]);
         let tokens =
@@ -89,12 +83,12 @@ fn a_stream_says_what_the_plain_answer_says() -> Result<()> {
 fn a_prompt_that_is_only_echoed_is_checked() -> Result<()> {
     let server = server()?;
     let echo = |prompt: Value| json!({"model": "talker", "prompt": prompt, "echo": true, "max_tokens": 0});
-    let (status, answer) = post(&server, "/v1/completions", &echo(json!("rain")))?;
+    let (status, answer) = server.ask("/v1/completions", &echo(json!("rain")))?;
     assert_eq!((status, &answer["choices"][0]["text"]), (200, &json!("rain")));
-    let (status, answer) = post(&server, "/v1/completions", &echo(json!(vec![5; 600])))?;
+    let (status, answer) = server.ask("/v1/completions", &echo(json!(vec![5; 600])))?;
     assert_eq!((status, &answer["error"]["code"]), (400, &json!("context_length_exceeded")), "{answer}");
     assert_eq!(answer["error"]["param"], "prompt");
-    let (status, answer) = post(&server, "/v1/completions", &echo(json!([99_999])))?;
+    let (status, answer) = server.ask("/v1/completions", &echo(json!([99_999])))?;
     assert_eq!(status, 400, "{answer}");
     Ok(())
 }
@@ -104,10 +98,10 @@ fn a_prompt_that_is_only_echoed_is_checked() -> Result<()> {
 fn a_text_that_cannot_fit_is_refused_at_once() -> Result<()> {
     let server = server()?;
     let ask = json!({"model": "talker", "messages": [{"role": "user", "content": "ab ".repeat(3_000_000)}]});
-    let (status, answer) = post(&server, "/v1/chat/completions", &ask)?;
+    let (status, answer) = server.ask("/v1/chat/completions", &ask)?;
     assert_eq!((status, &answer["error"]["code"]), (400, &json!("context_length_exceeded")), "{answer}");
     let texts: Vec<String> = (0..300).map(|number| format!("text {number}")).collect();
-    let (status, answer) = post(&server, "/v1/embeddings", &json!({"model": "vectors", "input": texts}))?;
+    let (status, answer) = server.ask("/v1/embeddings", &json!({"model": "vectors", "input": texts}))?;
     assert_eq!((status, answer["data"].as_array().map(Vec::len)), (200, Some(300)));
     Ok(())
 }
