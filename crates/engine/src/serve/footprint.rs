@@ -191,10 +191,7 @@ impl Needs {
     pub(super) fn layout(&self) -> Option<(KvLayout, usize)> {
         match self.shape {
             Shape::Encoder(_) => None,
-            Shape::Decoder(shape) => {
-                let (layers, kv_heads, head_dim) = (shape.layers, shape.kv_heads, shape.head_dim);
-                Some((KvLayout { layers, kv_heads, head_dim, block_size: BLOCK_SIZE }, shape.context_length))
-            }
+            Shape::Decoder(shape) => Some((layout_of(&shape), shape.context_length)),
         }
     }
 
@@ -241,6 +238,12 @@ pub fn check_memory(models: &[Needs], options: &LoadOptions, available: u64) -> 
     };
     let available = Bytes(available);
     Err(Error::Memory(format!("{names} {verb} not fit into memory: {needed}, and {available} are available{advice}")))
+}
+
+/// The shape of a decoder's cache.
+pub(super) fn layout_of(shape: &DecoderShape) -> KvLayout {
+    let DecoderShape { layers, kv_heads, head_dim, .. } = *shape;
+    KvLayout { layers, kv_heads, head_dim, block_size: BLOCK_SIZE }
 }
 
 /// Bytes of the cache for so many tokens.

@@ -7,7 +7,7 @@ use candle_core::Device;
 use hearth_kernels::Threads;
 
 use super::encoder::EncoderWorker;
-use super::footprint::{BLOCK_SIZE, Needs, check_memory};
+use super::footprint::{BLOCK_SIZE, Needs, check_memory, layout_of};
 use super::model_text::model_text;
 use super::{EncoderHandle, EngineHandle, ModelInfo, RerankerHandle};
 use crate::checkpoint::Checkpoint;
@@ -175,8 +175,7 @@ fn start_decoder(
 ) -> Result<LoadedModel, Error> {
     let Loaded { model, info, checkpoint } = loaded;
     let shape = model.shape();
-    let (layers, kv_heads, head_dim) = (shape.layers, shape.kv_heads, shape.head_dim);
-    let layout = KvLayout { layers, kv_heads, head_dim, block_size: BLOCK_SIZE };
+    let layout = layout_of(&shape);
     let blocks = cache_blocks(&layout, cache)?;
     // A sequence never grows past what the whole cache can hold, so that it can always run to its end.
     let context_length = shape.context_length.min(blocks * BLOCK_SIZE);

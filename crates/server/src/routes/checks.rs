@@ -214,9 +214,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::wire::Request;
     use crate::wire::chat::ChatRequest;
     use crate::wire::completions::CompletionRequest;
-    use crate::wire::embeddings::EmbeddingRequest;
     use crate::wire::parse_object;
 
     const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 8 };
@@ -238,7 +238,7 @@ mod tests {
     }
 
     fn embed(more: Value) -> Result<EmbeddingCall, FieldError> {
-        embedding(EmbeddingRequest::read(object(json!({}), more))?.embedding, LIMITS)
+        embedding(Request::read(object(json!({}), more))?.fields, LIMITS)
     }
 
     fn text(result: Result<impl Sized, FieldError>) -> String {

@@ -14,9 +14,9 @@ use crate::error::ApiError;
 use crate::gate::{Allowed, Principal, Query};
 use crate::metrics;
 use crate::serve::App;
-use crate::wire::JsonObject;
-use crate::wire::embeddings::{EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage, EncodingFormat, Vector};
+use crate::wire::embeddings::{EmbeddingFields, EmbeddingItem, EmbeddingList, EmbeddingUsage, EncodingFormat, Vector};
 use crate::wire::options::Usage;
+use crate::wire::{JsonObject, Request};
 
 /// `POST .../embeddings`.
 pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
@@ -27,10 +27,10 @@ pub(super) async fn create(State(app): State<App>, principal: Principal, body: J
 /// Answers the embedding request in `fields`.
 pub(super) async fn answer(app: &App, endpoint: &Allowed<Query>, fields: JsonObject) -> Result<Response, ApiError> {
     let entity = endpoint.entity_for(Task::Embeddings)?;
-    let request = EmbeddingRequest::read(fields)?;
-    record(&request.bookkeeping);
-    let format = request.embedding.encoding_format.unwrap_or_default();
-    let call = checks::embedding(request.embedding, app.limits())?;
+    let Request { fields: embedding, bookkeeping } = Request::<EmbeddingFields>::read(fields)?;
+    record(&bookkeeping);
+    let format = embedding.encoding_format.unwrap_or_default();
+    let call = checks::embedding(embedding, app.limits())?;
     let embeddings = entity.provider().embed(call).await?;
 
     let name = endpoint.endpoint().name();

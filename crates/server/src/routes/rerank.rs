@@ -16,10 +16,10 @@ use crate::serve::App;
 use crate::wire::embeddings::EmbeddingUsage;
 use crate::wire::options::Usage;
 use crate::wire::rerank::{
-    ApiVersion, Document, RankedDocument, RerankAnswer, RerankFields, RerankMeta, RerankRequest, RerankTokens, Side,
-    TextRank, TextRankFields,
+    ApiVersion, Document, RankedDocument, RerankAnswer, RerankFields, RerankMeta, RerankTokens, Side, TextRank,
+    TextRankFields,
 };
-use crate::wire::{FieldError, JsonObject};
+use crate::wire::{FieldError, JsonObject, Request};
 
 /// `POST .../rerank` of every prefix: Cohere's first version, and Jina's.
 pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
@@ -45,7 +45,7 @@ pub(super) async fn create_text_ranks(
 ) -> Result<Response, ApiError> {
     let (endpoint, fields) = body.open_or_only(&app, &principal, Some(Task::Rerank))?;
     let entity = endpoint.entity_for(Task::Rerank)?;
-    let RerankRequest { rerank, bookkeeping } = RerankRequest::<TextRankFields>::read(fields)?;
+    let Request { fields: rerank, bookkeeping } = Request::<TextRankFields>::read(fields)?;
     record(&bookkeeping);
     let (raw, shown) = (rerank.raw_scores == Some(true), rerank.return_text == Some(true));
     let call = text_ranks_call(rerank, app.limits())?;
@@ -67,7 +67,7 @@ pub(super) async fn answer(
     version: &'static str,
 ) -> Result<Response, ApiError> {
     let entity = endpoint.entity_for(Task::Rerank)?;
-    let RerankRequest { rerank, bookkeeping } = RerankRequest::<RerankFields>::read(fields)?;
+    let Request { fields: rerank, bookkeeping } = Request::<RerankFields>::read(fields)?;
     record(&bookkeeping);
     refuse_unhonoured(&rerank)?;
     let results = top_n(rerank.top_n, rerank.documents.len())?;
@@ -211,7 +211,7 @@ mod tests {
     fn call(more: Value) -> Result<RerankCall, FieldError> {
         let mut body = json!({"query": "q", "documents": ["a", "b"]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let fields = RerankRequest::<RerankFields>::read(parse_object(body.to_string().as_bytes()).unwrap())?.rerank;
+        let fields = Request::<RerankFields>::read(parse_object(body.to_string().as_bytes()).unwrap())?.fields;
         refuse_unhonoured(&fields)?;
         top_n(fields.top_n, fields.documents.len())?;
         rerank_call(fields, LIMITS)
@@ -272,7 +272,7 @@ mod tests {
         ] {
             let mut body = json!({"query": "q", "texts": ["a"]});
             body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            let fields = RerankRequest::read(parse_object(body.to_string().as_bytes()).unwrap()).unwrap().rerank;
+            let fields = Request::read(parse_object(body.to_string().as_bytes()).unwrap()).unwrap().fields;
             assert_eq!(text_ranks_call(fields, LIMITS).unwrap().too_long, expected, "{more}");
         }
     }

@@ -13,10 +13,8 @@ use crate::error::{ApiError, ErrorKind};
 use crate::gate::Principal;
 use crate::providers::{ConversationEnd, TokenizeCall};
 use crate::serve::App;
-use crate::wire::FieldError;
-use crate::wire::tokenize::{
-    DetokenizeFields, Detokenized, TokenizeFields, Tokenized, TokenizerDescription, TokenizerRequest,
-};
+use crate::wire::tokenize::{DetokenizeFields, Detokenized, TokenizeFields, Tokenized, TokenizerDescription};
+use crate::wire::{self, FieldError, Request};
 
 /// `POST .../tokenize`.
 pub(super) async fn tokenize(
@@ -26,7 +24,7 @@ pub(super) async fn tokenize(
 ) -> Result<Response, ApiError> {
     let (endpoint, fields) = body.open_or_only(&app, &principal, None)?;
     let entity = endpoint.entity()?;
-    let TokenizerRequest { fields, bookkeeping } = TokenizerRequest::<TokenizeFields>::read(fields)?;
+    let Request { fields, bookkeeping } = wire::tokenize::read::<TokenizeFields>(fields)?;
     record(&bookkeeping);
     let spelled = fields.return_token_strs == Some(true);
     let found = entity.provider().tokenize(call(fields)?).await?;
@@ -47,7 +45,7 @@ pub(super) async fn detokenize(
 ) -> Result<Response, ApiError> {
     let (endpoint, fields) = body.open_or_only(&app, &principal, None)?;
     let entity = endpoint.entity()?;
-    let TokenizerRequest { fields, bookkeeping } = TokenizerRequest::<DetokenizeFields>::read(fields)?;
+    let Request { fields, bookkeeping } = wire::tokenize::read::<DetokenizeFields>(fields)?;
     record(&bookkeeping);
     let prompt = entity.provider().detokenize(fields.tokens).await?;
     Ok(served_by(entity, Json(Detokenized { prompt }).into_response()))
@@ -131,7 +129,7 @@ mod tests {
 
     fn read(body: Value) -> Result<TokenizeCall, FieldError> {
         let object = parse_object(body.to_string().as_bytes()).unwrap();
-        call(TokenizerRequest::<TokenizeFields>::read(object)?.fields)
+        call(wire::tokenize::read::<TokenizeFields>(object)?.fields)
     }
 
     fn end(more: Value) -> Result<ConversationEnd, FieldError> {

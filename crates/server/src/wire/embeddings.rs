@@ -3,26 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::completions::TextInput;
-use super::options::Bookkeeping;
-use super::{FieldError, JsonObject, read};
-
-/// An embedding request as it was typed; `model` was taken before, to find the endpoint.
-#[derive(Debug, Clone)]
-pub struct EmbeddingRequest {
-    /// What to embed, and how.
-    pub embedding: EmbeddingFields,
-    /// What changes nothing.
-    pub bookkeeping: Bookkeeping,
-}
-
-impl EmbeddingRequest {
-    /// Reads a request; every field of `object` is read or refused.
-    pub fn read(mut object: JsonObject) -> Result<Self, FieldError> {
-        let request = Self { embedding: read::take(&mut object)?, bookkeeping: read::take(&mut object)? };
-        read::refuse_rest(&object)?;
-        Ok(request)
-    }
-}
 
 /// The fields of an embedding request.
 #[derive(Debug, Clone, Deserialize)]

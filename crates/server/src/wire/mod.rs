@@ -14,8 +14,10 @@ mod later;
 pub mod models;
 pub mod options;
 mod read;
+mod request;
 pub mod rerank;
 pub mod tokenize;
 
 pub use fields::FieldError;
 pub use read::{JsonObject, parse_object, take_text};
+pub use request::Request;

@@ -3,27 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::JsonObject;
 use super::embeddings::EmbeddingUsage;
-use super::options::Bookkeeping;
-use super::{FieldError, JsonObject, read};
-
-/// A reranking request as it was typed; `model` was taken before, to find the endpoint.
-#[derive(Debug, Clone)]
-pub struct RerankRequest<Fields> {
-    /// What to rank, and how.
-    pub rerank: Fields,
-    /// What changes nothing.
-    pub bookkeeping: Bookkeeping,
-}
-
-impl<Fields: serde::de::DeserializeOwned> RerankRequest<Fields> {
-    /// Reads a request; every field of `object` is read or refused.
-    pub fn read(mut object: JsonObject) -> Result<Self, FieldError> {
-        let request = Self { rerank: read::take(&mut object)?, bookkeeping: read::take(&mut object)? };
-        read::refuse_rest(&object)?;
-        Ok(request)
-    }
-}
 
 /// The fields of `/v1/rerank` and `/v2/rerank`, of Cohere's two versions and of Jina.
 #[derive(Debug, Clone, Deserialize)]

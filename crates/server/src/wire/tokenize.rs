@@ -2,29 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::chat::Message;
-use super::options::Bookkeeping;
-use super::{FieldError, JsonObject, later, read};
+use super::{FieldError, JsonObject, Request, later};
 
-/// A request to a tokenizer as it was typed; `model` was taken before, to find the endpoint.
-#[derive(Debug, Clone)]
-pub struct TokenizerRequest<Fields> {
-    /// What to cut or to join, and how.
-    pub fields: Fields,
-    /// What changes nothing.
-    pub bookkeeping: Bookkeeping,
-}
-
-impl<Fields: serde::de::DeserializeOwned> TokenizerRequest<Fields> {
-    /// Reads a request; every field of `object` is read or refused.
-    pub fn read(mut object: JsonObject) -> Result<Self, FieldError> {
-        later::refuse(&mut object, later::TOKENIZE)?;
-        let request = Self { fields: read::take(&mut object)?, bookkeeping: read::take(&mut object)? };
-        read::refuse_rest(&object)?;
-        Ok(request)
-    }
+/// Reads a request to a tokenizer.
+///
+/// # Errors
+/// As [`Request::read`]; a field that is not supported yet.
+pub fn read<Fields: DeserializeOwned>(mut object: JsonObject) -> Result<Request<Fields>, FieldError> {
+    later::refuse(&mut object, later::TOKENIZE)?;
+    Request::read(object)
 }
 
 /// The fields of `/tokenize`: a text or a conversation.
