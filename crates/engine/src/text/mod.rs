@@ -15,6 +15,7 @@ mod sentence_piece_file;
 mod tiktoken_file;
 mod token_table;
 mod tokenizer;
+pub mod tool_calls;
 
 pub use chat_template::{ChatTemplate, Clock, Conversation, TemplateTokens};
 pub use detokenizer::{Detokenizer, DetokenizerOptions};
