@@ -46,6 +46,8 @@ pub struct LoadOptions {
     pub queue: usize,
     /// Tokens computed in one step. A prompt longer than this is computed in chunks.
     pub token_budget: usize,
+    /// Whether a prompt begins from what was computed for others that begin alike.
+    pub prefix_cache: bool,
 }
 
 impl Default for LoadOptions {
@@ -64,6 +66,7 @@ impl Default for LoadOptions {
             max_sequences,
             queue,
             token_budget,
+            prefix_cache: true,
         }
     }
 }
@@ -187,6 +190,7 @@ fn start_decoder(
     let config = SchedulerConfig {
         token_budget: options.token_budget.max(options.max_sequences),
         max_sequences: options.max_sequences.max(1),
+        prefix_cache: options.prefix_cache,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
     let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());
