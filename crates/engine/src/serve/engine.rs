@@ -116,7 +116,9 @@ impl Engine {
             _place: place,
         };
         self.active.insert(id, active);
-        self.scheduler.add(Sequence::new(id, request.prompt));
+        let sequence = Sequence::new(id, request.prompt);
+        // Log-probabilities of the prompt are made of the logits of all its tokens.
+        self.scheduler.add(if request.prompt_logprobs.is_some() { sequence.computing_all() } else { sequence });
     }
 
     /// Plan, run, commit. A step that fails takes its sequences with it.
@@ -156,8 +158,11 @@ impl Engine {
             Some(sequence) => active.settle(sequence, advance, first_row, logits),
             None => return,
         };
-        let token = sampled.as_ref().ok().and_then(|sampled| sampled.as_ref()).map(|sampled| sampled.token);
-        self.scheduler.commit(advance, token);
+        match &sampled {
+            Ok(sampled) => self.scheduler.commit(advance, sampled.as_ref().map(|sampled| sampled.token)),
+            // Logits that are no numbers may come of keys and values that are none.
+            Err(_) => self.scheduler.fail(advance.id),
+        }
         let ended = match sampled {
             Ok(None) => advance.samples.then_some(Ok(FinishReason::Length)),
             Ok(Some(sampled)) if active.ends_at_end_tokens && self.end_tokens.contains(&sampled.token) => {
@@ -190,6 +195,7 @@ impl Engine {
                 if let Some(active) = self.active.get(&advance.id) {
                     active.fail(reason);
                 }
+                self.scheduler.fail(advance.id);
                 self.remove(advance.id);
             }
             self.scheduler.check()

@@ -28,6 +28,9 @@ pub(super) struct LoadArguments {
     /// Load a model even where the sum of what it needs exceeds the memory that is available
     #[arg(long)]
     overcommit: bool,
+    /// Compute every prompt as a whole, whatever was computed before of others that begin alike
+    #[arg(long)]
+    no_prefix_cache: bool,
 }
 
 impl LoadArguments {
@@ -40,6 +43,7 @@ impl LoadArguments {
             threads: self.threads.map(usize::from),
             kv_memory,
             overcommit: self.overcommit,
+            prefix_cache: !self.no_prefix_cache,
             ..LoadOptions::default()
         }
     }
