@@ -92,6 +92,7 @@ async fn a_repeated_prompt_gives_the_same_and_is_not_computed(arithmetic: Arithm
             let load = idle(&engine).await?;
             // The first has left all its full blocks, its answer's among them.
             let found = (length - 1).min((length + 23) / BLOCK * BLOCK);
+            assert_eq!((cold.cached, warm.cached), (0, found), "{name}, {length} tokens");
             let expected = PrefixCounts { queried: 2 * length as u64, hit: found as u64 };
             assert_eq!(load.prefixes, expected, "{name}, {length} tokens");
             assert_eq!(load.blocks_cached, (length + 23) / BLOCK, "{name}, {length} tokens");

@@ -34,6 +34,8 @@ struct Active {
     history: TokenHistory,
     max_tokens: usize,
     ends_at_end_tokens: bool,
+    /// Whether that it runs has been told.
+    admitted: bool,
     prompt: PromptLogprobs,
     events: EventSender,
     /// Given up when the sequence is gone.
@@ -105,6 +107,7 @@ impl Engine {
             history: TokenHistory::new(&request.prompt),
             max_tokens: request.max_tokens,
             ends_at_end_tokens: !request.params.ignore_eos(),
+            admitted: false,
             prompt: PromptLogprobs {
                 alternatives: request.prompt_logprobs,
                 length: request.prompt.len(),
@@ -232,6 +235,9 @@ impl Active {
         first_row: usize,
         logits: &mut Logits,
     ) -> Result<Option<Sampled>, Error> {
+        if !std::mem::replace(&mut self.admitted, true) {
+            self.send(GenerationEvent::Admitted { cached_tokens: sequence.reused() });
+        }
         let rows_before = self.collect_prompt(sequence, advance, first_row, logits)?;
         if !advance.samples || self.max_tokens == 0 {
             return Ok(None);
