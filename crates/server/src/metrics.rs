@@ -21,7 +21,11 @@ const UNFINISHED: &str = "hearth_unfinished_answers_total";
 const RUNNING: &str = "hearth_requests_running";
 const WAITING: &str = "hearth_requests_waiting";
 const BLOCKS_USED: &str = "hearth_kv_blocks_used";
+const BLOCKS_CACHED: &str = "hearth_kv_blocks_cached";
 const BLOCKS_TOTAL: &str = "hearth_kv_blocks";
+const PREEMPTIONS: &str = "hearth_preemptions_total";
+const PREFIX_QUERIED: &str = "hearth_prefix_cache_queries_total";
+const PREFIX_HIT: &str = "hearth_prefix_cache_hits_total";
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -68,8 +72,12 @@ fn install() -> PrometheusHandle {
     describe_counter!(UNFINISHED, "Answers that failed or whose caller went away, by model");
     describe_gauge!(RUNNING, "Sequences in the batch, by model");
     describe_gauge!(WAITING, "Sequences in the queue, by model");
-    describe_gauge!(BLOCKS_USED, "Blocks of the cache that hold tokens, by model");
+    describe_gauge!(BLOCKS_USED, "Blocks of the cache that sequences hold, by model");
+    describe_gauge!(BLOCKS_CACHED, "Blocks of the cache that are kept for prompts that begin alike, by model");
     describe_gauge!(BLOCKS_TOTAL, "Blocks of the cache, by model");
+    describe_counter!(PREEMPTIONS, "Times a sequence lost its cache to an older one, by model");
+    describe_counter!(PREFIX_QUERIED, "Tokens of prompts that were looked up in the cache, by model");
+    describe_counter!(PREFIX_HIT, "Tokens of prompts that were found in the cache and not computed, by model");
     handle
 }
 
@@ -93,10 +101,16 @@ pub fn load(endpoint: &str, load: ProviderLoad) {
         (RUNNING, load.running),
         (WAITING, load.waiting),
         (BLOCKS_USED, load.blocks_used),
+        (BLOCKS_CACHED, load.blocks_cached),
         (BLOCKS_TOTAL, load.blocks_total),
     ];
     for (name, number) in numbers {
         gauge!(name, "model" => endpoint.to_owned()).set(number as f64);
+    }
+    let counts =
+        [(PREEMPTIONS, load.preemptions), (PREFIX_QUERIED, load.prefix_queried), (PREFIX_HIT, load.prefix_hit)];
+    for (name, count) in counts {
+        counter!(name, "model" => endpoint.to_owned()).absolute(count);
     }
 }
 

@@ -52,6 +52,8 @@ pub struct LoadOptions {
     /// Tokens computed in one step. A prompt longer than this is computed in chunks, which running streams wait for. By default
     /// 128 for a decoder on the CPU, and 512 otherwise.
     pub token_budget: Option<usize>,
+    /// Whether a prompt begins from what was computed for others that begin alike.
+    pub prefix_cache: bool,
 }
 
 impl Default for LoadOptions {
@@ -70,6 +72,7 @@ impl Default for LoadOptions {
             max_sequences,
             queue,
             token_budget,
+            prefix_cache: true,
         }
     }
 }
@@ -201,6 +204,7 @@ fn start_decoder(
     let config = SchedulerConfig {
         token_budget: options.decoder_tokens(backend.device()),
         max_sequences: options.max_sequences.max(1),
+        prefix_cache: options.prefix_cache,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
     let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());

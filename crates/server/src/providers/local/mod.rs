@@ -105,7 +105,11 @@ impl Provider for LocalProvider {
             running: load.running,
             waiting: load.waiting,
             blocks_used: load.blocks_used,
+            blocks_cached: load.blocks_cached,
             blocks_total: load.blocks_total,
+            preemptions: load.preemptions,
+            prefix_queried: load.prefixes.queried,
+            prefix_hit: load.prefixes.hit,
         })
     }
 }
