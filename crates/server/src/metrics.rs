@@ -20,6 +20,7 @@ const FIRST_TOKEN_SECONDS: &str = "hearth_time_to_first_token_seconds";
 const UNFINISHED: &str = "hearth_unfinished_answers_total";
 const RUNNING: &str = "hearth_requests_running";
 const WAITING: &str = "hearth_requests_waiting";
+const CONNECTIONS: &str = "hearth_connections";
 const BLOCKS_USED: &str = "hearth_kv_blocks_used";
 const BLOCKS_TOTAL: &str = "hearth_kv_blocks";
 
@@ -68,6 +69,7 @@ fn install() -> PrometheusHandle {
     describe_counter!(UNFINISHED, "Answers that failed or whose caller went away, by model");
     describe_gauge!(RUNNING, "Sequences in the batch, by model");
     describe_gauge!(WAITING, "Sequences in the queue, by model");
+    describe_gauge!(CONNECTIONS, "Open connections");
     describe_gauge!(BLOCKS_USED, "Blocks of the cache that hold tokens, by model");
     describe_gauge!(BLOCKS_TOTAL, "Blocks of the cache, by model");
     handle
@@ -98,6 +100,11 @@ pub fn load(endpoint: &str, load: ProviderLoad) {
     for (name, number) in numbers {
         gauge!(name, "model" => endpoint.to_owned()).set(number as f64);
     }
+}
+
+/// How many connections are open.
+pub(crate) fn connections(open: usize) {
+    gauge!(CONNECTIONS).set(open as f64);
 }
 
 /// Counts an answer while it goes by. `asked` is when its model was called.
