@@ -8,6 +8,7 @@ use std::time::Instant;
 use futures::StreamExt;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::{Span, info_span};
 
 use crate::providers::{Answer, AnswerEvent, ProviderLoad};
 use crate::wire::options::Usage;
@@ -107,14 +108,18 @@ pub(crate) fn connections(open: usize) {
     gauge!(CONNECTIONS).set(open as f64);
 }
 
-/// Counts an answer while it goes by. `asked` is when its model was called.
+/// Counts an answer while it goes by, in the current span, which is the request's. `asked` is when its model was called.
 pub fn measured(answer: Answer, endpoint: &str, asked: Instant) -> Answer {
+    let request = Span::current();
+    request.record("model", endpoint);
     let mut meter = Meter {
         endpoint: endpoint.to_owned(),
         asked,
         begun: false,
         unfinished: answer.choices,
         usage: Usage::default(),
+        stage: info_span!(parent: &request, "first token"),
+        request,
     };
     let events = answer.events.inspect(move |event| {
         if let Ok(event) = event {
@@ -131,12 +136,16 @@ struct Meter {
     begun: bool,
     unfinished: usize,
     usage: Usage,
+    /// Until the first token the queue and the prompt, then the rest of the answer.
+    stage: Span,
+    request: Span,
 }
 
 impl Meter {
     fn count(&mut self, event: &AnswerEvent) {
         if !self.begun {
             self.begun = true;
+            self.stage = info_span!(parent: &self.request, "decode");
             let seconds = self.asked.elapsed().as_secs_f64();
             histogram!(FIRST_TOKEN_SECONDS, "model" => self.endpoint.clone()).record(seconds);
         }
@@ -150,6 +159,8 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         usage(&self.endpoint, self.usage);
+        self.request.record("prompt_tokens", self.usage.prompt_tokens as u64);
+        self.request.record("completion_tokens", self.usage.completion_tokens as u64);
         if self.unfinished > 0 {
             counter!(UNFINISHED, "model" => self.endpoint.clone()).increment(1);
         }

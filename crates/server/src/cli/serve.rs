@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::load::{LoadArguments, load_within, shares};
+use super::logs::LogArguments;
 use super::terminal::say;
 
 /// What is served when no model is named: a small one of each kind.
@@ -37,6 +38,8 @@ pub(super) struct Arguments {
     /// Most connections at a time; one more takes the place of whichever has been idle longest
     #[arg(long, default_value_t = ConnectionLimits::default().most, value_name = "COUNT")]
     max_connections: usize,
+    #[command(flatten)]
+    pub(super) log: LogArguments,
     #[command(flatten)]
     load: LoadArguments,
 }
