@@ -8,6 +8,7 @@ use std::time::Instant;
 use futures::StreamExt;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::{Span, info_span};
 
 use crate::providers::{Answer, AnswerEvent, ProviderLoad};
 use crate::wire::options::Usage;
@@ -20,6 +21,7 @@ const FIRST_TOKEN_SECONDS: &str = "hearth_time_to_first_token_seconds";
 const UNFINISHED: &str = "hearth_unfinished_answers_total";
 const RUNNING: &str = "hearth_requests_running";
 const WAITING: &str = "hearth_requests_waiting";
+const CONNECTIONS: &str = "hearth_connections";
 const BLOCKS_USED: &str = "hearth_kv_blocks_used";
 const BLOCKS_CACHED: &str = "hearth_kv_blocks_cached";
 const BLOCKS_TOTAL: &str = "hearth_kv_blocks";
@@ -74,6 +76,7 @@ fn install() -> PrometheusHandle {
     describe_gauge!(WAITING, "Sequences in the queue, by model");
     describe_gauge!(BLOCKS_USED, "Blocks of the cache that sequences hold, by model");
     describe_gauge!(BLOCKS_CACHED, "Blocks of the cache that are kept for prompts that begin alike, by model");
+    describe_gauge!(CONNECTIONS, "Open connections");
     describe_gauge!(BLOCKS_TOTAL, "Blocks of the cache, by model");
     describe_counter!(PREEMPTIONS, "Times a sequence lost its cache to an older one, by model");
     describe_counter!(PREFIX_QUERIED, "Tokens of prompts that were looked up in the cache, by model");
@@ -114,14 +117,23 @@ pub fn load(endpoint: &str, load: ProviderLoad) {
     }
 }
 
-/// Counts an answer while it goes by. `asked` is when its model was called.
+/// How many connections are open.
+pub(crate) fn connections(open: usize) {
+    gauge!(CONNECTIONS).set(open as f64);
+}
+
+/// Counts an answer while it goes by, in the current span, which is the request's. `asked` is when its model was called.
 pub fn measured(answer: Answer, endpoint: &str, asked: Instant) -> Answer {
+    let request = Span::current();
+    request.record("model", endpoint);
     let mut meter = Meter {
         endpoint: endpoint.to_owned(),
         asked,
         begun: false,
         unfinished: answer.choices,
         usage: Usage::default(),
+        stage: info_span!(parent: &request, "first token"),
+        request,
     };
     let events = answer.events.inspect(move |event| {
         if let Ok(event) = event {
@@ -138,12 +150,16 @@ struct Meter {
     begun: bool,
     unfinished: usize,
     usage: Usage,
+    /// Until the first token the queue and the prompt, then the rest of the answer.
+    stage: Span,
+    request: Span,
 }
 
 impl Meter {
     fn count(&mut self, event: &AnswerEvent) {
         if !self.begun {
             self.begun = true;
+            self.stage = info_span!(parent: &self.request, "decode");
             let seconds = self.asked.elapsed().as_secs_f64();
             histogram!(FIRST_TOKEN_SECONDS, "model" => self.endpoint.clone()).record(seconds);
         }
@@ -157,6 +173,8 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         usage(&self.endpoint, self.usage);
+        self.request.record("prompt_tokens", self.usage.prompt_tokens as u64);
+        self.request.record("completion_tokens", self.usage.completion_tokens as u64);
         if self.unfinished > 0 {
             counter!(UNFINISHED, "model" => self.endpoint.clone()).increment(1);
         }
