@@ -10,6 +10,7 @@ mod completions;
 mod conversation;
 mod embeddings;
 mod extract;
+mod grammar;
 mod health;
 mod identity;
 mod invocations;
