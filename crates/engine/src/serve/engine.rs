@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
-use hearth_sampler::{Sampled, Sampler, TokenHistory, TokenLogprobs, token_logprobs};
+use hearth_sampler::{Sampled, Sampler, TokenHistory, TokenLogprobs, TokenMask, token_logprobs};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::handle::{LoadGauges, Place};
@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::ids::SeqId;
 use crate::run::{Logits, Runner};
 use crate::schedule::{Advance, Scheduler, Sequence, StepPlan};
+use crate::text::grammar::GrammarState;
 
 /// What the engine's thread is told.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ struct Active {
     ends_at_end_tokens: bool,
     /// Whether that it runs has been told.
     admitted: bool,
+    grammar: Option<GrammarState>,
     prompt: PromptLogprobs,
     events: EventSender,
     /// Given up when the sequence is gone.
@@ -108,6 +110,7 @@ impl Engine {
             max_tokens: request.max_tokens,
             ends_at_end_tokens: !request.params.ignore_eos(),
             admitted: false,
+            grammar: request.grammar.map(|grammar| grammar.start()),
             prompt: PromptLogprobs {
                 alternatives: request.prompt_logprobs,
                 length: request.prompt.len(),
@@ -172,9 +175,10 @@ impl Engine {
                 Some(Ok(FinishReason::Stop))
             }
             Ok(Some(sampled)) => {
-                active.history.push(sampled.token);
+                let token = sampled.token;
+                active.history.push(token);
                 active.send(GenerationEvent::Token(sampled));
-                (active.history.generated() >= active.max_tokens).then_some(Ok(FinishReason::Length))
+                active.end_after(token)
             }
             Err(error) => Some(Err(error)),
         };
@@ -243,7 +247,17 @@ impl Active {
             return Ok(None);
         }
         let row = logits.row(first_row + rows_before)?;
-        Ok(Some(self.sampler.sample(row, &self.history, None)?))
+        let mask = self.grammar.as_mut().map(GrammarState::mask).transpose()?;
+        Ok(Some(self.sampler.sample(row, &self.history, mask.map(|mask| mask as &dyn TokenMask))?))
+    }
+
+    /// Whether and how the sequence ends with this token, which is no end token.
+    fn end_after(&mut self, token: u32) -> Option<Result<FinishReason, Error>> {
+        match self.grammar.as_mut().map(|grammar| grammar.commit(token)) {
+            Some(Ok(true)) => Some(Ok(FinishReason::Complete)),
+            Some(Err(error)) => Some(Err(error.into())),
+            _ => (self.history.generated() >= self.max_tokens).then_some(Ok(FinishReason::Length)),
+        }
     }
 
     /// Collects the log-probabilities of the prompt's tokens that this advance predicts, and sends them with the last.

@@ -14,6 +14,7 @@ use crate::ids::SeqId;
 use crate::run::Runner;
 use crate::schedule::{PrefixCounts, Scheduler};
 use crate::text::ModelText;
+use crate::text::grammar::Grammars;
 
 /// Why a request was not taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -125,6 +126,7 @@ pub struct EngineHandle {
 struct Shared {
     info: ModelInfo,
     text: Arc<ModelText>,
+    grammars: Grammars,
     gauges: Arc<LoadGauges>,
     next_id: AtomicU64,
     limit: usize,
@@ -146,7 +148,8 @@ impl EngineHandle {
         let (commands, receiver) = channel();
         let thread = std::thread::Builder::new().name(format!("engine {}", info.name));
         thread.spawn(move || engine.run(&receiver)).map_err(EngineError::Thread)?;
-        let shared = Shared { info, text, gauges, next_id: AtomicU64::new(0), limit, blocks };
+        let grammars = Grammars::new(text.tokenizer.clone(), text.end_tokens.clone());
+        let shared = Shared { info, text, grammars, gauges, next_id: AtomicU64::new(0), limit, blocks };
         Ok(Self { shared: Arc::new(shared), commands })
     }
 
@@ -160,6 +163,12 @@ impl EngineHandle {
     #[must_use]
     pub fn text(&self) -> &Arc<ModelText> {
         &self.shared.text
+    }
+
+    /// What answers can be held to.
+    #[must_use]
+    pub fn grammars(&self) -> &Grammars {
+        &self.shared.grammars
     }
 
     /// Queues a request. Never blocks.

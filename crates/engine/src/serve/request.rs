@@ -1,9 +1,12 @@
 //! A checked request. The engine takes no other.
 
+use std::sync::Arc;
+
 use hearth_sampler::SamplingParams;
 use thiserror::Error;
 
 use super::ModelInfo;
+use crate::text::grammar::Grammar;
 
 /// Why a request cannot be run by this model.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -61,6 +64,7 @@ pub struct GenerationRequest {
     pub(super) params: SamplingParams,
     pub(super) max_tokens: usize,
     pub(super) prompt_logprobs: Option<u8>,
+    pub(super) grammar: Option<Arc<Grammar>>,
 }
 
 impl GenerationRequest {
@@ -89,7 +93,14 @@ impl GenerationRequest {
             let (prompt_tokens, context_length) = (prompt.len(), info.context_length);
             return Err(RequestError::ContextLength { prompt_tokens, context_length });
         }
-        Ok(Self { prompt, params, max_tokens: max_tokens.min(room), prompt_logprobs })
+        Ok(Self { prompt, params, max_tokens: max_tokens.min(room), prompt_logprobs, grammar: None })
+    }
+
+    /// The answer is one of this grammar's texts, unless `max_tokens` cuts it. The grammar must be of the same model. It has the
+    /// last word on where the answer ends, before `ignore_eos` and `min_tokens`.
+    #[must_use]
+    pub fn with_grammar(self, grammar: Option<Arc<Grammar>>) -> Self {
+        Self { grammar, ..self }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a provider is asked for: checked requests, without a trace of HTTP.
 
+use hearth_engine::text::grammar::GrammarSource;
 use hearth_sampler::SamplingRequest;
 use serde_json::Value;
 
@@ -14,6 +15,17 @@ pub struct Generation {
     pub max_tokens: usize,
     /// Answers to each prompt, at least 1.
     pub choices: usize,
+    /// What each answer must look like.
+    pub grammar: Option<AskedGrammar>,
+}
+
+/// A grammar, and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AskedGrammar {
+    /// The field of the request.
+    pub field: &'static str,
+    /// The grammar; whether it can be compiled is the model's to say.
+    pub source: GrammarSource,
 }
 
 /// A conversation to answer.

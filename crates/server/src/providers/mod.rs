@@ -14,7 +14,7 @@ pub use answer::{
     VocabularyToken,
 };
 pub use call::{
-    ChatCall, CompletionCall, ConversationEnd, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall, TokenizeCall,
+    AskedGrammar, ChatCall, CompletionCall, ConversationEnd, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall, TokenizeCall,
     TooLong,
 };
 
