@@ -92,7 +92,8 @@ impl JsonScanner {
                 "\"\\/bfnrtu".contains(c).then_some(Seen::Inside)
             }
             Place::Code { is_key, digits } => {
-                self.place = if digits == 1 { Place::Text { is_key } } else { Place::Code { is_key, digits: digits - 1 } };
+                self.place =
+                    if digits == 1 { Place::Text { is_key } } else { Place::Code { is_key, digits: digits - 1 } };
                 c.is_ascii_hexdigit().then_some(Seen::Inside)
             }
             Place::Word(rest) => {
@@ -208,8 +209,25 @@ mod tests {
             assert!(is_whole(text), "{text}");
         }
         for text in [
-            "{", "[1,]", "{\"a\"}", "{\"a\":1,}", "{a: 1}", "[01]", "[1.]", "[.5]", "[+1]", "[1e]", "[tru]", "[\"\\x\"]",
-            "[\"\\u12g4\"]", "[\"\n\"]", "{]", "[}", "[--1]", "{'a': 1}", "[1 2]",
+            "{",
+            "[1,]",
+            "{\"a\"}",
+            "{\"a\":1,}",
+            "{a: 1}",
+            "[01]",
+            "[1.]",
+            "[.5]",
+            "[+1]",
+            "[1e]",
+            "[tru]",
+            "[\"\\x\"]",
+            "[\"\\u12g4\"]",
+            "[\"\n\"]",
+            "{]",
+            "[}",
+            "[--1]",
+            "{'a': 1}",
+            "[1 2]",
         ] {
             assert!(!is_whole(text), "{text}");
         }

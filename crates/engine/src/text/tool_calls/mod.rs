@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub use grammar::Choice;
+pub use grammar::Offer;
 pub use parser::{CallEvent, CallParser};
 pub use prompt::{ToolPrompt, ToolUse};
 

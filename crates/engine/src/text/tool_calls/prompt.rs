@@ -186,9 +186,8 @@ impl Native {
         let shows = |calls: usize, objects: bool| {
             let conversation = probe(calls, objects);
             let text = rendered(template, &conversation, Some(&tools))?;
-            let all = (0..calls).all(|call| {
-                text.contains(&format!("{ARGUMENT} {call}")) && text.contains(&format!("{RESULT} {call}"))
-            });
+            let all = (0..calls)
+                .all(|call| text.contains(&format!("{ARGUMENT} {call}")) && text.contains(&format!("{RESULT} {call}")));
             all.then_some(())
         };
         rendered(template, &[json!({"role": "user", "content": QUESTION})], Some(&tools))
@@ -319,7 +318,10 @@ mod tests {
         let roles: Vec<&str> = prompt.messages.iter().map(|message| message["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "user"]);
         let told = prompt.messages[0]["content"].as_str().unwrap();
-        assert!(told.contains(r#"{"name": "<name of the function>", "arguments": <object of its arguments>}"#), "{told}");
+        assert!(
+            told.contains(r#"{"name": "<name of the function>", "arguments": <object of its arguments>}"#),
+            "{told}"
+        );
         assert!(told.ends_with(r#""properties":{"city":{"type":"string"}}}}"#), "{told}");
         let called = "Well.\n{\"name\": \"get_weather\", \"arguments\": {\"city\":\"Bern\"}}\n{\"name\": \"get_weather\", \
                       \"arguments\": {\"city\":\"Rom\"}}";
@@ -330,7 +332,8 @@ mod tests {
 
     #[test]
     fn a_template_without_system_messages_gets_them_from_the_user() {
-        let source = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}".to_owned() + ALTERNATING;
+        let source = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}".to_owned()
+            + ALTERNATING;
         let template = template(&source);
         let tools = ToolUse::of(&template, None);
         assert!(!tools.takes_system);
@@ -342,7 +345,8 @@ mod tests {
 
     #[test]
     fn instructions_stand_behind_the_callers_own() {
-        let messages = vec![json!({"role": "system", "content": "Be brief."}), json!({"role": "user", "content": "hi"})];
+        let messages =
+            vec![json!({"role": "system", "content": "Be brief."}), json!({"role": "user", "content": "hi"})];
         let prompt = ToolUse::of(&template(PLAIN), None).prompt(messages.clone(), &[weather()]);
         assert!(prompt.messages[0]["content"].as_str().unwrap().starts_with("Be brief.\n\nYou can call"));
         assert_eq!(ToolUse::of(&template(PLAIN), None).prompt(messages.clone(), &[]).messages, messages);
@@ -352,7 +356,8 @@ mod tests {
     fn a_chosen_format_is_described_as_it_is() {
         let tools = ToolUse::of(&template(PLAIN), ToolFormat::named("hermes"));
         let prompt = tools.prompt(agent_loop(), &[weather()]);
-        let called = "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\":\"Bern\"}}\n</tool_call>\n<tool_call>";
+        let called =
+            "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\":\"Bern\"}}\n</tool_call>\n<tool_call>";
         assert!(prompt.messages[2]["content"].as_str().unwrap().contains(called));
         assert!(prompt.messages[0]["content"].as_str().unwrap().contains("<tool_call>\n{\"name\": \"<name"));
     }

@@ -211,7 +211,8 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self) -> Option<Value> {
-        let end = self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c))).unwrap_or(self.rest.len());
+        let end =
+            self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c))).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         let word = word.replace('_', "");
@@ -266,13 +267,18 @@ mod tests {
             ("a=True, b=False, c=None, d=1_000", json!({"a": true, "b": false, "c": null, "d": 1000})),
             (r#"a="x, (y)", b='it''s"#, Value::Null),
             (r#"a="x, (y)", b='it\'s "é"\n\x41\u00e9'"#, json!({"a": "x, (y)", "b": "it's \"é\"\nAé"})),
-            ("a=[1, 'b', [2,],], b=(1, 2), c={'d': {}, \"e\": [None]}", json!({
-                "a": [1, "b", [2]], "b": [1, 2], "c": {"d": {}, "e": [null]}
-            })),
+            (
+                "a=[1, 'b', [2,],], b=(1, 2), c={'d': {}, \"e\": [None]}",
+                json!({
+                    "a": [1, "b", [2]], "b": [1, 2], "c": {"d": {}, "e": [null]}
+                }),
+            ),
         ] {
             assert_eq!(arguments(text).unwrap_or(Value::Null), expected, "{text}");
         }
-        for text in ["1", "a", "a=", "a=b", "a=1 b=2", "a=1, a=2", "a=[1", "a={1: 2}", "a='x", "a=inf", "a=\"\\u00\"", "a=[,]"] {
+        for text in
+            ["1", "a", "a=", "a=b", "a=1 b=2", "a=1, a=2", "a=[1", "a={1: 2}", "a='x", "a=inf", "a=\"\\u00\"", "a=[,]"]
+        {
             assert_eq!(arguments(text), None, "{text}");
         }
     }
