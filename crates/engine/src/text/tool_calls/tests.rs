@@ -86,7 +86,7 @@ const TRANSCRIPTS: &[Transcript] = &[
     ("llama", r#"{"name": "unknown", "parameters": {}}"#, r#"{"name": "unknown", "parameters": {}}"#, &[]),
     ("llama", r#"{"name": "add", "colour": {}}"#, r#"{"name": "add", "colour": {}}"#, &[]),
     ("llama", r#"{"name": "add", "parameters": 5}"#, r#"{"name": "add", "parameters": 5}"#, &[]),
-    ("llama", r#"{"answer": {"name": "add", "parameters": {}}}"#, r#"{"answer": "#, &[("add", "{}")]),
+    ("llama", r#"{"answer": {"name": "add", "parameters": {}}}"#, r#"{"answer": }"#, &[("add", "{}")]),
     ("llama", "<|python_tag|>print(1)", "<|python_tag|>print(1)", &[]),
     ("llama", "see [add] and [now](x) {", "see [add] and [now](x) {", &[]),
     ("llama", "[add(a=1), boom()]", "[add(a=1), boom()]", &[]),
