@@ -248,6 +248,9 @@ fn no_answer_is_invalid_by_the_official_test_suite() -> Result<()> {
     }
     tallies.iter().for_each(|(name, tally)| println!("{name}: {tally:?}"));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    assert!(tallies.values().map(|tally| tally.invalid).sum::<usize>() > 200, "the suite is not where it is looked for");
+    assert!(
+        tallies.values().map(|tally| tally.invalid).sum::<usize>() > 200,
+        "the suite is not where it is looked for"
+    );
     Ok(())
 }

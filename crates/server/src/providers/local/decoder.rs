@@ -17,8 +17,8 @@ use serde_json::Value;
 use super::{blocking, check_text_length, engine_error, request_error, submit_error, template_message, text_error};
 use crate::providers::call::ChatMessage;
 use crate::providers::{
-    Answer, AnswerEvent, AskedGrammar, ChatCall, CompletionCall, Delta, Generation, OnOverflow, Prompt, ProviderError, TokenLogprob,
-    TopLogprob,
+    Answer, AnswerEvent, AskedGrammar, ChatCall, CompletionCall, Delta, Generation, OnOverflow, Prompt, ProviderError,
+    TokenLogprob, TopLogprob,
 };
 use crate::wire::chat::Role;
 use crate::wire::options::{FinishReason, Usage};
