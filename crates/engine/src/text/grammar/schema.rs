@@ -83,8 +83,10 @@ impl Reader<'_> {
             other => return Err(place.fault(format!("a schema must be an object or a boolean, not {}", short(other)))),
         };
         let mut kept = Object::new();
-        for (word, value) in object {
-            if let Some((word, value)) = self.keyword(word, value, place)? {
+        for (given, value) in object {
+            if let Some((word, value)) = self.keyword(given, value, place)? {
+                // A `oneOf` that could be an `anyOf` stays what it is beside another.
+                let word = if object.contains_key(word) { given } else { word };
                 kept.insert(word.to_owned(), value);
             }
         }
@@ -119,7 +121,10 @@ impl Reader<'_> {
             Keyword::Format => return self.format(word, value, place),
             Keyword::Bound if !(value.is_number() || value.is_boolean()) => return wrong("a number"),
             Keyword::Step if value.as_f64().is_none_or(|step| step <= 0.0) => return wrong("a number above 0"),
-            Keyword::Count if value.as_u64().is_none() => return wrong("a whole number, at least 0"),
+            Keyword::Count => {
+                let Some(count) = whole(value) else { return wrong("a whole number, at least 0") };
+                return Ok(Some((word, Value::from(count))));
+            }
             Keyword::Text if !value.is_string() => return wrong("a string"),
             Keyword::Reference => {
                 let Some(target) = value.as_str().and_then(target) else {
@@ -230,6 +235,12 @@ fn percent_decoded(text: &str) -> Option<String> {
         bytes.extend_from_slice(&piece.as_bytes()[2..]);
     }
     String::from_utf8(bytes).ok()
+}
+
+/// A count, which may be written as a number with nothing behind the point.
+fn whole(value: &Value) -> Option<u64> {
+    let exact = |number: f64| (0.0..9e15).contains(&number) && number.fract() == 0.0;
+    value.as_u64().or_else(|| value.as_f64().filter(|number| exact(*number)).map(|number| number as u64))
 }
 
 fn is_list(value: &Value, each: impl Fn(&Value) -> bool) -> bool {

@@ -192,6 +192,8 @@ fn submit_error(error: &SubmitError) -> ProviderError {
 fn engine_error(error: &Error) -> ProviderError {
     match error {
         Error::Stopped => ProviderError::Stopped("the model has stopped".into()),
+        // It came with the request.
+        Error::Grammar(_) => ProviderError::Invalid { message: error.to_string(), field: None },
         _ => ProviderError::Failed(error.to_string()),
     }
 }
