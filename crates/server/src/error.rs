@@ -60,6 +60,8 @@ pub enum ErrorKind {
     RateLimited,
     /// The model is loading or has stopped.
     Unavailable,
+    /// The answer was not complete in time.
+    Timeout,
     /// The server's own failure.
     Internal,
 }
@@ -101,6 +103,9 @@ impl ErrorKind {
                 Some("service_unavailable"),
                 "TEMPORARILY_UNAVAILABLE",
             ),
+            Self::Timeout => {
+                (StatusCode::GATEWAY_TIMEOUT, "timeout_error", Some("request_timeout"), "DEADLINE_EXCEEDED")
+            }
             Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), "INTERNAL_ERROR")
             }

@@ -12,6 +12,7 @@ use hearth_engine::serve::LoadOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::limits::LimitArguments;
 use super::load::{LoadArguments, load_within, shares};
 use super::terminal::say;
 
@@ -34,6 +35,8 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
     #[command(flatten)]
+    limits: LimitArguments,
+    #[command(flatten)]
     load: LoadArguments,
 }
 
@@ -51,7 +54,7 @@ pub(super) fn main(mut arguments: Arguments) -> Result<()> {
 
 async fn listen(arguments: &Arguments) -> Result<()> {
     let settings = ServeSettings { host: arguments.host, port: arguments.port, ..ServeSettings::from_environment() };
-    let config = settings.check()?;
+    let config = arguments.limits.settings(settings).check()?;
     let app = App::new(config.access, config.limits);
     let models: Vec<(String, String)> = arguments.models.iter().map(|model| named(model)).collect();
     for (name, _) in &models {
@@ -77,7 +80,7 @@ async fn load_all(app: &App, models: Vec<(String, String)>, arguments: &Argument
     let all: Vec<&str> = models.iter().map(|(_, model)| model.as_str()).collect();
     let shares = shares(&all, &options)?;
     for ((name, model), memory) in models.into_iter().zip(shares) {
-        let options = LoadOptions { memory, ..options.clone() };
+        let options = arguments.limits.options(&name, LoadOptions { memory, ..options.clone() });
         let loaded = tokio::task::spawn_blocking(move || load_within(&model, &options))
             .await
             .map_err(|error| anyhow!("loading broke off: {error}"))??;
