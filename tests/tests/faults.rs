@@ -177,7 +177,7 @@ async fn an_encoder_that_hangs_says_so_and_deadlines_hold() -> Result<()> {
 /// A call of thousands of texts holds up one of a single text by one step, and is not computed further once it is dropped.
 #[tokio::test]
 async fn a_long_call_does_not_hold_up_a_short_one() -> Result<()> {
-    let (encoder, faults) = faulty_encoder(LoadOptions { token_budget: 30, ..options() })?;
+    let (encoder, faults) = faulty_encoder(LoadOptions { token_budget: Some(30), ..options() })?;
     faults.slow_down(Duration::from_millis(5));
     let long = encoder.submit(vec![vec![5, 6, 7]; 2048])?;
     wait_for("the long call to begin", || faults.steps() > 0).await?;

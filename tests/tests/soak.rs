@@ -76,7 +76,7 @@ async fn whoever_stays_gets_what_the_request_gets_alone() -> Result<()> {
         kv_memory: Some(BLOCK_BYTES * 40),
         max_sequences: 24,
         queue: REQUESTS as usize,
-        token_budget: 48,
+        token_budget: Some(48),
         ..options()
     };
     let tight = decoder(&checkpoint("llama-tied-f32"), &tight)?;
