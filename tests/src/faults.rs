@@ -83,9 +83,8 @@ impl Faults {
         self.steps.fetch_add(1, Ordering::SeqCst);
         let pause = *self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         std::thread::sleep(pause);
-        let of_step = |fault: &Fault| {
-            matches!(fault, Fault::StepError | Fault::StepPanic | Fault::NoMemory | Fault::Hang(_))
-        };
+        let of_step =
+            |fault: &Fault| matches!(fault, Fault::StepError | Fault::StepPanic | Fault::NoMemory | Fault::Hang(_));
         match self.take(of_step) {
             Some(Fault::StepError) => Err(Error::Step("as commanded".to_owned())),
             Some(Fault::StepPanic) => panic!("a panic as commanded"),
@@ -103,9 +102,7 @@ impl Faults {
         let of_output = |fault: &Fault| matches!(fault, Fault::NotANumber | Fault::Wide | Fault::Narrow);
         Ok(match self.take(of_output) {
             Some(Fault::NotANumber) => (output * f64::NAN)?,
-            Some(Fault::Wide) => {
-                Tensor::cat(&[&output, &Tensor::zeros((rows, 1), DType::F32, output.device())?], 1)?
-            }
+            Some(Fault::Wide) => Tensor::cat(&[&output, &Tensor::zeros((rows, 1), DType::F32, output.device())?], 1)?,
             Some(_) => output.narrow(1, 0, columns - 1)?.contiguous()?,
             None => output,
         })

@@ -15,8 +15,8 @@ use hearth_engine::config::HubConfig;
 use hearth_engine::device::DeviceChoice;
 use hearth_engine::hub::{CacheDirectory, CacheState, LocalModel};
 use hearth_engine::serve::{
-    EncoderHandle, EngineHandle, EngineLoad, FinishReason, GenerationEvent, GenerationRequest, LoadOptions, LoadedModel,
-    RerankerHandle, load,
+    EncoderHandle, EngineHandle, EngineLoad, FinishReason, GenerationEvent, GenerationRequest, LoadOptions,
+    LoadedModel, RerankerHandle, load,
 };
 use hearth_engine::text::{SpecialTokens, TypedText};
 use hearth_sampler::{Sampled, SamplingParams, SamplingRequest, TokenLogprobs};

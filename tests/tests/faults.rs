@@ -103,9 +103,7 @@ async fn each_failure_of_an_encoder_fails_its_calls_and_no_later_one(arithmetic:
     let (encoder, faults) = faulty_encoder(arithmetic.options())?;
     let texts = vec![vec![5, 6, 7], vec![8, 9]];
     let expected = encoder.submit(texts.clone())?.await?;
-    for fault in
-        [Fault::StepError, Fault::StepPanic, Fault::NoMemory, Fault::NotANumber, Fault::Wide, Fault::Narrow]
-    {
+    for fault in [Fault::StepError, Fault::StepPanic, Fault::NoMemory, Fault::NotANumber, Fault::Wide, Fault::Narrow] {
         let what = format!("{fault:?}");
         faults.set(fault);
         assert!(encoder.submit(texts.clone())?.await.is_err(), "{what} did not happen");

@@ -26,12 +26,10 @@ const BLOCKS_USED: &str = "hearth_kv_blocks_used";
 const BLOCKS_TOTAL: &str = "hearth_kv_blocks";
 
 /// Upper bounds of the histograms' buckets, in seconds: from the time of a token to that of a long answer.
-const SECONDS: [f64; 18] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
-];
+const SECONDS: [f64; 18] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 /// Upper bounds where tokens are counted.
-const TOKENS: [f64; 14] =
-    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0];
+const TOKENS: [f64; 14] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0];
 
 /// The numbers as text. One recorder serves the process, however many servers it holds.
 #[derive(Clone)]

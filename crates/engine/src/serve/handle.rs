@@ -250,3 +250,21 @@ impl EngineHandle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tokens_of_all_prompts_are_bounded_but_not_those_of_one() {
+        let gauges = Arc::new(LoadGauges::new(Pulse::new(None)));
+        let large = gauges.enter(3, MOST_TOKENS + 5).unwrap();
+        let refused = gauges.enter(3, 1).unwrap_err();
+        assert_eq!(refused, SubmitError::TokensFull { held: MOST_TOKENS + 5, limit: MOST_TOKENS });
+        drop(large);
+        let small: Vec<Place> = (0..3).map(|_| gauges.enter(3, MOST_TOKENS / 3).unwrap()).collect();
+        assert_eq!(gauges.enter(3, 0).unwrap_err(), SubmitError::QueueFull { limit: 3 });
+        drop(small);
+        assert_eq!((gauges.load(), gauges.tokens.load(Ordering::Relaxed)), (EngineLoad::default(), 0));
+    }
+}

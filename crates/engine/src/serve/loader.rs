@@ -61,16 +61,6 @@ pub struct LoadOptions {
     pub decorate: Option<Decorator>,
 }
 
-impl LoadOptions {
-    fn terms(&self, name: &str) -> Terms {
-        Terms {
-            limit: self.max_sequences.max(1) + self.queue,
-            step_timeout: self.step_timeout,
-            label: self.label.clone().unwrap_or_else(|| name.to_owned()),
-        }
-    }
-}
-
 impl Default for LoadOptions {
     fn default() -> Self {
         let (device, max_sequences, queue) = (DeviceChoice::Auto, 64, 256);
@@ -99,6 +89,15 @@ impl LoadOptions {
     fn decoder_tokens(&self, device: &Device) -> usize {
         let usual = if device.is_cpu() { CPU_TOKENS } else { DEVICE_TOKENS };
         self.token_budget.unwrap_or(usual).max(self.max_sequences)
+    }
+
+    /// On what terms model `name` takes requests.
+    fn terms(&self, name: &str) -> Terms {
+        Terms {
+            limit: self.max_sequences.max(1) + self.queue,
+            step_timeout: self.step_timeout,
+            label: self.label.clone().unwrap_or_else(|| name.to_owned()),
+        }
     }
 }
 

@@ -162,7 +162,9 @@ impl From<ProviderError> for ApiError {
             }
             ProviderError::Busy(_) => Self::new(ErrorKind::RateLimited, message),
             ProviderError::Late { begun: true } => Self::new(ErrorKind::Timeout, message),
-            ProviderError::Stopped(_) | ProviderError::Late { begun: false } => Self::new(ErrorKind::Unavailable, message),
+            ProviderError::Stopped(_) | ProviderError::Late { begun: false } => {
+                Self::new(ErrorKind::Unavailable, message)
+            }
             ProviderError::Failed(detail) => Self::internal("the model failed to answer", detail),
         }
     }
