@@ -162,7 +162,7 @@ async fn a_conversation_goes_on_from_what_was_generated(arithmetic: Arithmetic) 
 
 /// Twelve blocks for requests that want far more, of which many begin alike; some callers go away.
 async fn a_tiny_cache_evicts_and_preempts_and_nobody_notices(arithmetic: Arithmetic) -> Result<()> {
-    let options = LoadOptions { kv_memory: Some(BLOCK_BYTES * 12), token_budget: 24, ..arithmetic.options() };
+    let options = LoadOptions { kv_memory: Some(BLOCK_BYTES * 12), token_budget: Some(24), ..arithmetic.options() };
     let (tight, roomy) = (engine(&LoadOptions { max_sequences: 8, ..options })?, engine(&arithmetic.options())?);
     let prompts: Vec<_> = (0..24).map(|number| parting([0, 9, 32, 40][number % 4], 50 + number, number + 1)).collect();
     let mut expected = Vec::new();

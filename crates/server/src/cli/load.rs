@@ -25,6 +25,10 @@ pub(super) struct LoadArguments {
     /// Size of the key-value cache of each model in MiB [default: four contexts, at most a quarter of the free memory]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     kv_memory: Option<u64>,
+    /// Tokens computed in one step: with fewer, running streams pause less while long prompts arrive; with more, prompts may
+    /// be faster [default: 128 on the CPU, 512 elsewhere]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    token_budget: Option<u32>,
     /// Load a model even where the sum of what it needs exceeds the memory that is available
     #[arg(long)]
     overcommit: bool,
@@ -43,6 +47,7 @@ impl LoadArguments {
             threads: self.threads.map(usize::from),
             kv_memory,
             overcommit: self.overcommit,
+            token_budget: self.token_budget.map(|tokens| tokens as usize),
             prefix_cache: !self.no_prefix_cache,
             ..LoadOptions::default()
         }
