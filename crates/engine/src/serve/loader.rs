@@ -32,8 +32,8 @@ pub(super) const DEVICE_TOKENS: usize = 512;
 pub struct LoadOptions {
     /// Where it runs.
     pub device: DeviceChoice,
-    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It is
-    /// slower by far: for tests of what runs on those devices.
+    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It
+    /// is slower by far: for tests of what runs on those devices.
     pub tensor_operations: bool,
     /// What the weights are quantised to when they are loaded; by default they are used as they are stored.
     pub quant: Option<QuantScheme>,
@@ -49,8 +49,8 @@ pub struct LoadOptions {
     pub max_sequences: usize,
     /// Requests that may wait besides.
     pub queue: usize,
-    /// Tokens computed in one step. A prompt longer than this is computed in chunks, which running streams wait for. By default
-    /// 128 for a decoder on the CPU, and 512 otherwise.
+    /// Tokens computed in one step. A prompt longer than this is computed in chunks, which running streams wait for. By
+    /// default 128 for a decoder on the CPU, and 512 otherwise.
     pub token_budget: Option<usize>,
     /// Whether a prompt begins from what was computed for others that begin alike.
     pub prefix_cache: bool,
