@@ -33,8 +33,8 @@ pub(super) const DEVICE_TOKENS: usize = 512;
 pub struct LoadOptions {
     /// Where it runs.
     pub device: DeviceChoice,
-    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It is
-    /// slower by far: for tests of what runs on those devices.
+    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It
+    /// is slower by far: for tests of what runs on those devices.
     pub tensor_operations: bool,
     /// What the weights are quantised to when they are loaded; by default they are used as they are stored.
     pub quant: Option<QuantScheme>,

@@ -166,8 +166,8 @@ enum ChoiceEvent {
     Finished { index: usize, reason: FinishReason, completion_tokens: usize, cached_tokens: usize },
 }
 
-/// Adds up what was used. A prompt is counted once, however many `choices` it has: what these found of each other was computed
-/// for it, so only what all of them found counts as cached.
+/// Adds up what was used. A prompt is counted once, however many `choices` it has: what these found of each other was
+/// computed for it, so only what all of them found counts as cached.
 fn with_usage(
     events: impl Stream<Item = Result<ChoiceEvent, ProviderError>>,
     prompt_tokens: usize,
