@@ -9,7 +9,7 @@ use super::{
     AttentionShape, Backend, ExpertTensors, Experts, ForwardBatch, LayerNormWeights, Matrix, Orientation, PackedTexts,
     RotaryStyle, RotaryTable, Selection, Span, Table, Vector,
 };
-use crate::kv::{KvLayout, KvStore};
+use crate::kv::{KvLayout, KvStore, KvType};
 use crate::weights::{WeightMap, WeightTensor};
 
 fn backends() -> [Backend; 2] {
@@ -123,7 +123,7 @@ fn batch_of(sequences: &[(usize, usize)], before: bool) -> ForwardBatch {
 #[test]
 fn sequences_attend_to_the_paged_cache_alike() {
     let (kv_heads, head_dim) = (2, 8);
-    let layout = KvLayout { layers: 1, kv_heads, head_dim, block_size: 4 };
+    let layout = KvLayout { layers: 1, kv_heads, head_dim, block_size: 4, kv_type: KvType::F32 };
     for (heads, sequences) in [
         (4, vec![(0, 1), (9, 1), (30, 1), (3, 1)]),
         (2, vec![(0, 7)]),
