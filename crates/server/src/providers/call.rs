@@ -78,6 +78,17 @@ pub struct EmbeddingCall {
     pub instruction: Option<String>,
     /// The size of vectors that the caller expects.
     pub dimensions: Option<usize>,
+    /// How long a text may be; without, one that does not fit the context is refused.
+    pub cut: Option<Cut>,
+}
+
+/// After how many tokens a text is cut, those that the model expects around it included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// As many as the model's context has.
+    Context,
+    /// So many.
+    Tokens(usize),
 }
 
 /// Documents to score against a query.

@@ -14,7 +14,7 @@ pub use answer::{
     VocabularyToken,
 };
 pub use call::{
-    ChatCall, CompletionCall, ConversationEnd, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall, TokenizeCall,
+    ChatCall, CompletionCall, Cut, ConversationEnd, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall, TokenizeCall,
     TooLong,
 };
 
