@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use common::{Numbers, all_threads, assert_close, assert_same, reference};
 use hearth_kernels::{
-    AttentionShape, AttentionSpan, Format, KernelError, KvView, PackedSequences, PagedContext, Threads, expand, packed_attention,
-    paged_attention, quantize, write_kv,
+    AttentionShape, AttentionSpan, Format, KernelError, KvView, PackedSequences, PagedContext, Threads, expand,
+    packed_attention, paged_attention, quantize, write_kv,
 };
 use proptest::prelude::*;
 

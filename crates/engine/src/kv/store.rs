@@ -38,7 +38,8 @@ impl KvLayout {
         if head_dim.is_multiple_of(block) {
             return Ok(());
         }
-        let reason = format!("{kv_type} needs a head_dim that is a multiple of {block}, and this model's is {head_dim}");
+        let reason =
+            format!("{kv_type} needs a head_dim that is a multiple of {block}, and this model's is {head_dim}");
         Err(Error::Cache(reason))
     }
 

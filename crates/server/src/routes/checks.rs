@@ -129,7 +129,11 @@ fn cut(truncate: Option<bool>, tokens: Option<i64>) -> Result<Option<Cut>, Field
         Some(-1) => Ok(Some(Cut::Context)),
         Some(tokens) => match usize::try_from(tokens) {
             Ok(tokens) if tokens > 0 => Ok(Some(Cut::Tokens(tokens))),
-            _ => Err(FieldError::value("truncate_prompt_tokens", "-1, which is the model's context, or at least 1", tokens)),
+            _ => Err(FieldError::value(
+                "truncate_prompt_tokens",
+                "-1, which is the model's context, or at least 1",
+                tokens,
+            )),
         },
         None => Ok((truncate == Some(true)).then_some(Cut::Context)),
     }
@@ -392,7 +396,9 @@ mod tests {
 
     #[test]
     fn texts_are_cut_as_either_spelling_says() {
-        let cut = |more: Value| embedding(Request::read(object(json!({"input": "a"}), more))?.fields, LIMITS).map(|call| call.cut);
+        let cut = |more: Value| {
+            embedding(Request::read(object(json!({"input": "a"}), more))?.fields, LIMITS).map(|call| call.cut)
+        };
         assert_eq!(cut(json!({})).unwrap(), None);
         assert_eq!(cut(json!({"truncate": false})).unwrap(), None);
         assert_eq!(cut(json!({"truncate": true})).unwrap(), Some(Cut::Context));
