@@ -8,6 +8,7 @@ use std::time::Instant;
 use futures::StreamExt;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::{Span, info_span};
 
 use crate::providers::{Answer, AnswerEvent, ProviderLoad};
 use crate::wire::options::Usage;
@@ -20,8 +21,13 @@ const FIRST_TOKEN_SECONDS: &str = "hearth_time_to_first_token_seconds";
 const UNFINISHED: &str = "hearth_unfinished_answers_total";
 const RUNNING: &str = "hearth_requests_running";
 const WAITING: &str = "hearth_requests_waiting";
+const CONNECTIONS: &str = "hearth_connections";
 const BLOCKS_USED: &str = "hearth_kv_blocks_used";
+const BLOCKS_CACHED: &str = "hearth_kv_blocks_cached";
 const BLOCKS_TOTAL: &str = "hearth_kv_blocks";
+const PREEMPTIONS: &str = "hearth_preemptions_total";
+const PREFIX_QUERIED: &str = "hearth_prefix_cache_queries_total";
+const PREFIX_HIT: &str = "hearth_prefix_cache_hits_total";
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -68,8 +74,13 @@ fn install() -> PrometheusHandle {
     describe_counter!(UNFINISHED, "Answers that failed or whose caller went away, by model");
     describe_gauge!(RUNNING, "Sequences in the batch, by model");
     describe_gauge!(WAITING, "Sequences in the queue, by model");
-    describe_gauge!(BLOCKS_USED, "Blocks of the cache that hold tokens, by model");
+    describe_gauge!(BLOCKS_USED, "Blocks of the cache that sequences hold, by model");
+    describe_gauge!(BLOCKS_CACHED, "Blocks of the cache that are kept for prompts that begin alike, by model");
+    describe_gauge!(CONNECTIONS, "Open connections");
     describe_gauge!(BLOCKS_TOTAL, "Blocks of the cache, by model");
+    describe_counter!(PREEMPTIONS, "Times a sequence lost its cache to an older one, by model");
+    describe_counter!(PREFIX_QUERIED, "Tokens of prompts that were looked up in the cache, by model");
+    describe_counter!(PREFIX_HIT, "Tokens of prompts that were found in the cache and not computed, by model");
     handle
 }
 
@@ -93,21 +104,36 @@ pub fn load(endpoint: &str, load: ProviderLoad) {
         (RUNNING, load.running),
         (WAITING, load.waiting),
         (BLOCKS_USED, load.blocks_used),
+        (BLOCKS_CACHED, load.blocks_cached),
         (BLOCKS_TOTAL, load.blocks_total),
     ];
     for (name, number) in numbers {
         gauge!(name, "model" => endpoint.to_owned()).set(number as f64);
     }
+    let counts =
+        [(PREEMPTIONS, load.preemptions), (PREFIX_QUERIED, load.prefix_queried), (PREFIX_HIT, load.prefix_hit)];
+    for (name, count) in counts {
+        counter!(name, "model" => endpoint.to_owned()).absolute(count);
+    }
 }
 
-/// Counts an answer while it goes by. `asked` is when its model was called.
+/// How many connections are open.
+pub(crate) fn connections(open: usize) {
+    gauge!(CONNECTIONS).set(open as f64);
+}
+
+/// Counts an answer while it goes by, in the current span, which is the request's. `asked` is when its model was called.
 pub fn measured(answer: Answer, endpoint: &str, asked: Instant) -> Answer {
+    let request = Span::current();
+    request.record("model", endpoint);
     let mut meter = Meter {
         endpoint: endpoint.to_owned(),
         asked,
         begun: false,
         unfinished: answer.choices,
         usage: Usage::default(),
+        stage: info_span!(parent: &request, "first token"),
+        request,
     };
     let events = answer.events.inspect(move |event| {
         if let Ok(event) = event {
@@ -124,12 +150,16 @@ struct Meter {
     begun: bool,
     unfinished: usize,
     usage: Usage,
+    /// Until the first token the queue and the prompt, then the rest of the answer.
+    stage: Span,
+    request: Span,
 }
 
 impl Meter {
     fn count(&mut self, event: &AnswerEvent) {
         if !self.begun {
             self.begun = true;
+            self.stage = info_span!(parent: &self.request, "decode");
             let seconds = self.asked.elapsed().as_secs_f64();
             histogram!(FIRST_TOKEN_SECONDS, "model" => self.endpoint.clone()).record(seconds);
         }
@@ -143,6 +173,8 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         usage(&self.endpoint, self.usage);
+        self.request.record("prompt_tokens", self.usage.prompt_tokens as u64);
+        self.request.record("completion_tokens", self.usage.completion_tokens as u64);
         if self.unfinished > 0 {
             counter!(UNFINISHED, "model" => self.endpoint.clone()).increment(1);
         }

@@ -34,6 +34,8 @@ struct Active {
     history: TokenHistory,
     max_tokens: usize,
     ends_at_end_tokens: bool,
+    /// Whether that it runs has been told.
+    admitted: bool,
     prompt: PromptLogprobs,
     events: EventSender,
     /// Given up when the sequence is gone.
@@ -105,6 +107,7 @@ impl Engine {
             history: TokenHistory::new(&request.prompt),
             max_tokens: request.max_tokens,
             ends_at_end_tokens: !request.params.ignore_eos(),
+            admitted: false,
             prompt: PromptLogprobs {
                 alternatives: request.prompt_logprobs,
                 length: request.prompt.len(),
@@ -116,7 +119,9 @@ impl Engine {
             _place: place,
         };
         self.active.insert(id, active);
-        self.scheduler.add(Sequence::new(id, request.prompt));
+        let sequence = Sequence::new(id, request.prompt);
+        // Log-probabilities of the prompt are made of the logits of all its tokens.
+        self.scheduler.add(if request.prompt_logprobs.is_some() { sequence.computing_all() } else { sequence });
     }
 
     /// Plan, run, commit. A step that fails takes its sequences with it.
@@ -156,8 +161,11 @@ impl Engine {
             Some(sequence) => active.settle(sequence, advance, first_row, logits),
             None => return,
         };
-        let token = sampled.as_ref().ok().and_then(|sampled| sampled.as_ref()).map(|sampled| sampled.token);
-        self.scheduler.commit(advance, token);
+        match &sampled {
+            Ok(sampled) => self.scheduler.commit(advance, sampled.as_ref().map(|sampled| sampled.token)),
+            // Logits that are no numbers may come of keys and values that are none.
+            Err(_) => self.scheduler.fail(advance.id),
+        }
         let ended = match sampled {
             Ok(None) => advance.samples.then_some(Ok(FinishReason::Length)),
             Ok(Some(sampled)) if active.ends_at_end_tokens && self.end_tokens.contains(&sampled.token) => {
@@ -190,6 +198,7 @@ impl Engine {
                 if let Some(active) = self.active.get(&advance.id) {
                     active.fail(reason);
                 }
+                self.scheduler.fail(advance.id);
                 self.remove(advance.id);
             }
             self.scheduler.check()
@@ -226,6 +235,9 @@ impl Active {
         first_row: usize,
         logits: &mut Logits,
     ) -> Result<Option<Sampled>, Error> {
+        if !std::mem::replace(&mut self.admitted, true) {
+            self.send(GenerationEvent::Admitted { cached_tokens: sequence.reused() });
+        }
         let rows_before = self.collect_prompt(sequence, advance, first_row, logits)?;
         if !advance.samples || self.max_tokens == 0 {
             return Ok(None);

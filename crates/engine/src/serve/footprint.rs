@@ -11,6 +11,7 @@ use hearth_kernels::Format;
 use serde_json::Value;
 
 use super::LoadOptions;
+use super::loader::DEVICE_TOKENS;
 use crate::checkpoint::{Checkpoint, outline};
 use crate::error::Error;
 use crate::hub::{Card, Source};
@@ -202,7 +203,8 @@ impl Needs {
 
     /// A step's numbers, its logits on both sides of the sampler, the table of angles, the tokenizer and the program.
     fn work(&self, options: &LoadOptions) -> u64 {
-        let budget = options.token_budget.max(options.max_sequences);
+        // Whether it will run on a device is not known here.
+        let budget = options.token_budget.unwrap_or(DEVICE_TOKENS).max(options.max_sequences);
         let numbers = match self.shape {
             Shape::Decoder(shape) => {
                 let logits = 2 * options.max_sequences.max(LOGIT_ROWS) * shape.vocab_size;

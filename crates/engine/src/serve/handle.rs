@@ -12,7 +12,7 @@ use super::{GenerationRequest, GenerationStream, ModelInfo, RequestError};
 use crate::error::Error as EngineError;
 use crate::ids::SeqId;
 use crate::run::Runner;
-use crate::schedule::Scheduler;
+use crate::schedule::{PrefixCounts, Scheduler};
 use crate::text::ModelText;
 
 /// Why a request was not taken.
@@ -36,12 +36,16 @@ pub struct EngineLoad {
     pub running: usize,
     /// Sequences that wait for it.
     pub waiting: usize,
-    /// Blocks of the cache that are held.
+    /// Blocks of the cache that sequences hold.
     pub blocks_used: usize,
+    /// Blocks that no sequence holds and that are kept for those that begin alike.
+    pub blocks_cached: usize,
     /// Blocks of the cache.
     pub blocks_total: usize,
     /// Times a sequence lost its cache to an older one, since the start.
     pub preemptions: u64,
+    /// How much of the prompts was found in the cache, since the start.
+    pub prefixes: PrefixCounts,
 }
 
 /// The numbers behind [`EngineLoad`], written by a model's thread and read by anyone.
@@ -50,7 +54,10 @@ pub(super) struct LoadGauges {
     present: AtomicUsize,
     running: AtomicUsize,
     blocks_used: AtomicUsize,
+    blocks_cached: AtomicUsize,
     preemptions: AtomicU64,
+    prefix_queried: AtomicU64,
+    prefix_hit: AtomicU64,
     stopped: AtomicBool,
 }
 
@@ -66,10 +73,14 @@ impl LoadGauges {
 
     /// Shows the scheduler's state.
     pub(super) fn publish(&self, scheduler: &Scheduler) {
-        let pool = scheduler.pool();
-        self.running.store(scheduler.running(), Ordering::Relaxed);
-        self.blocks_used.store(pool.total() - pool.free(), Ordering::Relaxed);
+        let (pool, prefixes) = (scheduler.pool(), scheduler.prefixes());
+        self.blocks_used.store(pool.used(), Ordering::Relaxed);
+        self.blocks_cached.store(pool.cached(), Ordering::Relaxed);
         self.preemptions.store(scheduler.preemptions(), Ordering::Relaxed);
+        self.prefix_queried.store(prefixes.queried, Ordering::Relaxed);
+        self.prefix_hit.store(prefixes.hit, Ordering::Relaxed);
+        // Last, so that who sees no sequence running sees what the last one left.
+        self.running.store(scheduler.running(), Ordering::Release);
     }
 
     /// Requests that are running or waiting.
@@ -183,13 +194,18 @@ impl EngineHandle {
     #[must_use]
     pub fn load(&self) -> EngineLoad {
         let gauges = &self.shared.gauges;
-        let running = gauges.running.load(Ordering::Relaxed);
+        let running = gauges.running.load(Ordering::Acquire);
         EngineLoad {
             running,
             waiting: gauges.present().saturating_sub(running),
             blocks_used: gauges.blocks_used.load(Ordering::Relaxed),
+            blocks_cached: gauges.blocks_cached.load(Ordering::Relaxed),
             blocks_total: self.shared.blocks,
             preemptions: gauges.preemptions.load(Ordering::Relaxed),
+            prefixes: PrefixCounts {
+                queried: gauges.prefix_queried.load(Ordering::Relaxed),
+                hit: gauges.prefix_hit.load(Ordering::Relaxed),
+            },
         }
     }
 }

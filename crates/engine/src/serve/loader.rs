@@ -22,6 +22,11 @@ use crate::schedule::{Scheduler, SchedulerConfig};
 use crate::text::ModelText;
 use crate::weights::QuantScheme;
 
+/// Tokens of a decoder's step on the CPU, whose kernels are as fast with so many as with more.
+const CPU_TOKENS: usize = 128;
+/// Tokens of a step where more at a time are faster: on a device, and for texts that are never cut.
+pub(super) const DEVICE_TOKENS: usize = 512;
+
 /// How a model is loaded and run.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
@@ -46,14 +51,17 @@ pub struct LoadOptions {
     pub max_sequences: usize,
     /// Requests that may wait besides.
     pub queue: usize,
-    /// Tokens computed in one step. A prompt longer than this is computed in chunks.
-    pub token_budget: usize,
+    /// Tokens computed in one step. A prompt longer than this is computed in chunks, which running streams wait for. By default
+    /// 128 for a decoder on the CPU, and 512 otherwise.
+    pub token_budget: Option<usize>,
+    /// Whether a prompt begins from what was computed for others that begin alike.
+    pub prefix_cache: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        let (device, max_sequences, queue, token_budget) = (DeviceChoice::Auto, 64, 256, 512);
-        let (tensor_operations, quant, threads) = (false, None, None);
+        let (device, max_sequences, queue) = (DeviceChoice::Auto, 64, 256);
+        let (tensor_operations, quant, threads, token_budget) = (false, None, None, None);
         let (memory, overcommit, kv_memory) = (None, false, None);
         Self {
             device,
@@ -67,7 +75,16 @@ impl Default for LoadOptions {
             max_sequences,
             queue,
             token_budget,
+            prefix_cache: true,
         }
+    }
+}
+
+impl LoadOptions {
+    /// Tokens of a decoder's step: one at least for each sequence that runs.
+    fn decoder_tokens(&self, device: &Device) -> usize {
+        let usual = if device.is_cpu() { CPU_TOKENS } else { DEVICE_TOKENS };
+        self.token_budget.unwrap_or(usual).max(self.max_sequences)
     }
 }
 
@@ -192,8 +209,9 @@ fn start_decoder(
     }
     let info = ModelInfo { context_length, vocab_size: shape.vocab_size, ..info };
     let config = SchedulerConfig {
-        token_budget: options.token_budget.max(options.max_sequences),
+        token_budget: options.decoder_tokens(backend.device()),
         max_sequences: options.max_sequences.max(1),
+        prefix_cache: options.prefix_cache,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
     let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());
@@ -214,7 +232,7 @@ fn start_encoder(
     let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, ..info };
     let text = Arc::new(model_text(checkpoint)?);
     backend.synchronize()?; // another thread takes it over
-    let worker = EncoderWorker::new(model, backend.clone(), options.token_budget);
+    let worker = EncoderWorker::new(model, backend.clone(), options.token_budget.unwrap_or(DEVICE_TOKENS));
     let limit = options.max_sequences + options.queue;
     EncoderHandle::start(info, text, worker, limit)
 }

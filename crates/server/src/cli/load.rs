@@ -30,9 +30,16 @@ pub(super) struct LoadArguments {
     /// to 8 bits) or q8_0 (a quarter of the memory; 8 bits and a scale for 32 numbers, CPU only)
     #[arg(long, value_name = "TYPE", default_value_t)]
     kv_type: KvType,
+    /// Tokens computed in one step: with fewer, running streams pause less while long prompts arrive; with more, prompts may
+    /// be faster [default: 128 on the CPU, 512 elsewhere]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    token_budget: Option<u32>,
     /// Load a model even where the sum of what it needs exceeds the memory that is available
     #[arg(long)]
     overcommit: bool,
+    /// Compute every prompt as a whole, whatever was computed before of others that begin alike
+    #[arg(long)]
+    no_prefix_cache: bool,
 }
 
 impl LoadArguments {
@@ -46,6 +53,8 @@ impl LoadArguments {
             kv_memory,
             kv_type: self.kv_type,
             overcommit: self.overcommit,
+            token_budget: self.token_budget.map(|tokens| tokens as usize),
+            prefix_cache: !self.no_prefix_cache,
             ..LoadOptions::default()
         }
     }

@@ -15,9 +15,9 @@ pub(super) async fn live() -> Json<Value> {
     Json(json!({"status": "live"}))
 }
 
-/// `GET /health/ready`: every configured model answers.
+/// `GET /health/ready`: every configured model answers, and the server is not stopping.
 pub(super) async fn ready(State(app): State<App>) -> Response {
-    if app.endpoints().is_ready() {
+    if app.endpoints().is_ready() && !app.life().is_stopping() {
         Json(json!({"status": "ready"})).into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready"}))).into_response()

@@ -16,6 +16,7 @@ use hearth_engine::serve::{LoadedModel, RequestError, SubmitError};
 use hearth_engine::text::{TextError, Tokenizer};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use super::{
     Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad, RerankCall,
@@ -105,7 +106,11 @@ impl Provider for LocalProvider {
             running: load.running,
             waiting: load.waiting,
             blocks_used: load.blocks_used,
+            blocks_cached: load.blocks_cached,
             blocks_total: load.blocks_total,
+            preemptions: load.preemptions,
+            prefix_queried: load.prefixes.queried,
+            prefix_hit: load.prefixes.hit,
         })
     }
 }
@@ -134,7 +139,7 @@ async fn blocking<T: Send + 'static>(
     static PLACES: LazyLock<Semaphore> =
         LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
     let _place = PLACES.acquire().await;
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = tokio::task::spawn_blocking(work).instrument(tracing::info_span!("prepare the prompt")).await;
     done.unwrap_or_else(|error| Err(ProviderError::Failed(format!("preparing the prompt: {error}"))))
 }
 
