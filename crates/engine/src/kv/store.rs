@@ -80,7 +80,8 @@ impl KvStore {
     /// Allocates `blocks` blocks, zeroed. On the CPU the system hands out the memory when it is first touched.
     ///
     /// # Errors
-    /// When the layout is not one that its type can have; the device's, when the memory cannot be had; on a device, more elements than its 32-bit indices reach.
+    /// When a head is no whole number of the type's blocks; the device's, when the memory cannot be had; on a device, more
+    /// elements than its 32-bit indices reach.
     pub fn new(layout: KvLayout, blocks: usize, device: &Device) -> Result<Self, Error> {
         layout.check()?;
         let (dtype, head) = layout.elements();
@@ -129,19 +130,26 @@ mod tests {
 
     #[test]
     fn a_block_is_copied_in_every_layer_and_no_other_is_touched() {
-        let layout = KvLayout { layers: 2, kv_heads: 1, head_dim: 2, block_size: 2 };
+        for (kv_type, head_dim) in [(KvType::F32, 2), (KvType::F16, 2), (KvType::Bf16, 2), (KvType::Q8_0, 32)] {
+            check_copies(KvLayout { layers: 2, kv_heads: 1, head_dim, block_size: 2, kv_type });
+        }
+    }
+
+    fn check_copies(layout: KvLayout) {
         let store = KvStore::new(layout, 4, &Device::Cpu).unwrap();
+        let (dtype, head) = layout.elements();
         let all: Vec<&Tensor> =
             (0..2).flat_map(|layer| [&store.layer(layer).keys, &store.layer(layer).values]).collect();
         for (number, cache) in all.iter().enumerate() {
-            let block = (Tensor::ones((1, 2, 1, 2), DType::F32, &Device::Cpu).unwrap() * (number + 1) as f64).unwrap();
+            let block = (Tensor::ones((1, 2, 1, head), dtype, &Device::Cpu).unwrap() * (number + 1) as f64).unwrap();
             cache.slice_set(&block, 0, 1).unwrap();
         }
         store.copy_block(BlockId(1), BlockId(3)).unwrap();
         for (number, cache) in all.iter().enumerate() {
-            let sums = cache.flatten_from(1).unwrap().sum(1).unwrap().to_vec1::<f32>().unwrap();
-            let own = 4.0 * (number + 1) as f32;
-            assert_eq!(sums, [0.0, own, 0.0, own]);
+            let numbers = cache.flatten_from(1).unwrap().to_dtype(DType::F32).unwrap();
+            let sums = numbers.sum(1).unwrap().to_vec1::<f32>().unwrap();
+            let own = (2 * head * (number + 1)) as f32;
+            assert_eq!(sums, [0.0, own, 0.0, own], "{layout:?}");
         }
         assert!(store.copy_block(BlockId(1), BlockId(4)).is_err(), "there is no such block");
     }
