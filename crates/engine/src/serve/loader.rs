@@ -15,7 +15,7 @@ use crate::checkpoint::Checkpoint;
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::error::Error;
 use crate::hub::LocalModel;
-use crate::kv::{BlockPool, KvLayout, KvStore};
+use crate::kv::{BlockPool, KvLayout, KvStore, KvType};
 use crate::models::{Architecture, DecoderModel, EncoderModel, Model};
 use crate::ops::Backend;
 use crate::run::Runner;
@@ -46,6 +46,8 @@ pub struct LoadOptions {
     pub overcommit: bool,
     /// Bytes of the key-value cache; by default enough for four full contexts, at most a quarter of the memory.
     pub kv_memory: Option<u64>,
+    /// In which numbers the cache is kept.
+    pub kv_type: KvType,
     /// Sequences that run at the same time.
     pub max_sequences: usize,
     /// Requests that may wait besides.
@@ -76,6 +78,7 @@ impl Default for LoadOptions {
             memory,
             overcommit,
             kv_memory,
+            kv_type: KvType::default(),
             max_sequences,
             queue,
             token_budget,
@@ -173,14 +176,18 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
     check_memory(std::slice::from_ref(&needs), options, memory)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = Threads::new(options.threads.unwrap_or(cores))?;
-    let checkpoint = match options.quant {
-        Some(scheme) => checkpoint.quantized(scheme, &threads)?,
-        None => checkpoint,
-    };
     let threads = Arc::new(threads);
     let backend = match options.tensor_operations {
         true => Backend::with_tensor_operations(device, threads),
         false => Backend::new(device, threads),
+    };
+    if let Some((layout, _)) = needs.layout(options.kv_type) {
+        layout.check()?;
+        backend.check_kv_type(options.kv_type)?;
+    }
+    let checkpoint = match options.quant {
+        Some(scheme) => checkpoint.quantized(scheme, backend.threads())?,
+        None => checkpoint,
     };
     let info = ModelInfo {
         name: model.name.clone(),
@@ -236,7 +243,7 @@ fn start_decoder(
 ) -> Result<LoadedModel, Error> {
     let Loaded { model, info, checkpoint } = loaded;
     let shape = model.shape();
-    let layout = layout_of(&shape);
+    let layout = layout_of(&shape, options.kv_type);
     let blocks = cache_blocks(&layout, cache)?;
     // A sequence never grows past what the whole cache can hold, so that it can always run to its end.
     let context_length = shape.context_length.min(blocks * BLOCK_SIZE);

@@ -84,6 +84,17 @@ pub struct EmbeddingCall {
     pub dimensions: Option<usize>,
     /// When the answer has to be complete.
     pub deadline: Option<Instant>,
+    /// How long a text may be; without, one that does not fit the context is refused.
+    pub cut: Option<Cut>,
+}
+
+/// After how many tokens a text is cut, those that the model expects around it included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// As many as the model's context has.
+    Context,
+    /// So many.
+    Tokens(usize),
 }
 
 /// Documents to score against a query.

@@ -14,8 +14,8 @@ pub use answer::{
     VocabularyToken,
 };
 pub use call::{
-    ChatCall, CompletionCall, ConversationEnd, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall, TokenizeCall,
-    TooLong,
+    ChatCall, CompletionCall, ConversationEnd, Cut, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall,
+    TokenizeCall, TooLong,
 };
 
 use crate::endpoints::Task;

@@ -7,7 +7,7 @@ use serde_json::Number;
 
 use super::stream::UsagePlace;
 use crate::config::Limits;
-use crate::providers::{CompletionCall, EmbeddingCall, Generation, OnOverflow, Prompt};
+use crate::providers::{CompletionCall, Cut, EmbeddingCall, Generation, OnOverflow, Prompt};
 use crate::wire::FieldError;
 use crate::wire::chat::ChatFields;
 use crate::wire::completions::{CompletionFields, ErrorBehavior, TextInput};
@@ -119,7 +119,27 @@ pub(super) fn embedding(fields: EmbeddingFields, limits: Limits) -> Result<Embed
     if instruction.is_some() && inputs.iter().any(|input| matches!(input, Prompt::Tokens(_))) {
         return Err(FieldError::conflict("instruction", "only texts can have an instruction, not token ids"));
     }
-    Ok(EmbeddingCall { inputs, instruction, dimensions: fields.dimensions, deadline: limits.deadline() })
+    let cut = cut(fields.truncate, fields.truncate_prompt_tokens)?;
+    Ok(EmbeddingCall { inputs, instruction, dimensions: fields.dimensions, deadline: limits.deadline(), cut })
+}
+
+/// Where texts are cut. The number of tokens wins over `truncate`, which names none.
+fn cut(truncate: Option<bool>, tokens: Option<i64>) -> Result<Option<Cut>, FieldError> {
+    match tokens {
+        Some(_) if truncate == Some(false) => {
+            Err(FieldError::conflict("truncate_prompt_tokens", "cuts texts, so not with `truncate`: false"))
+        }
+        Some(-1) => Ok(Some(Cut::Context)),
+        Some(tokens) => match usize::try_from(tokens) {
+            Ok(tokens) if tokens > 0 => Ok(Some(Cut::Tokens(tokens))),
+            _ => Err(FieldError::value(
+                "truncate_prompt_tokens",
+                "-1, which is the model's context, or at least 1",
+                tokens,
+            )),
+        },
+        None => Ok((truncate == Some(true)).then_some(Cut::Context)),
+    }
 }
 
 /// Refuses a request for more choices than one request may have.
@@ -375,5 +395,23 @@ mod tests {
         assert!(text(embed(json!({"input": ["a", ""]}))).contains("input[1]"));
         assert_eq!(text(embed(json!({}))), "the field `input` is required");
         assert!(text(embed(json!({"input": [1, 2], "instruction": "q: "}))).contains("not token ids"));
+    }
+
+    #[test]
+    fn texts_are_cut_as_either_spelling_says() {
+        let cut = |more: Value| {
+            embedding(Request::read(object(json!({"input": "a"}), more))?.fields, LIMITS).map(|call| call.cut)
+        };
+        assert_eq!(cut(json!({})).unwrap(), None);
+        assert_eq!(cut(json!({"truncate": false})).unwrap(), None);
+        assert_eq!(cut(json!({"truncate": true})).unwrap(), Some(Cut::Context));
+        assert_eq!(cut(json!({"truncate_prompt_tokens": -1})).unwrap(), Some(Cut::Context));
+        assert_eq!(cut(json!({"truncate": true, "truncate_prompt_tokens": 9})).unwrap(), Some(Cut::Tokens(9)));
+        for wrong in [0, -2] {
+            let message = text(cut(json!({"truncate_prompt_tokens": wrong})));
+            let expected = "`truncate_prompt_tokens` must be -1, which is the model's context, or at least 1, not";
+            assert_eq!(message, format!("{expected} {wrong}"));
+        }
+        assert!(text(cut(json!({"truncate": false, "truncate_prompt_tokens": 9}))).contains("`truncate`: false"));
     }
 }
