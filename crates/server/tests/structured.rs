@@ -90,9 +90,8 @@ fn a_grammar_that_means_harm_fails_its_own_request_alone() -> Result<()> {
     ];
     thread::scope(|scope| {
         let harmful = harm.map(|fields| scope.spawn(|| server.ask("/v1/chat/completions", &body(fields))));
-        let good: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| server.ask("/v1/chat/completions", &body(of_schema(weather())))))
-            .collect();
+        let good: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| server.ask("/v1/chat/completions", &body(of_schema(weather()))))).collect();
         for answer in good {
             let (status, answer) = answer.join().expect("no panic")?;
             assert_eq!((status, &answer["choices"][0]["finish_reason"]), (200, &json!("stop")), "{answer}");

@@ -42,7 +42,7 @@ pub(super) async fn answer(
     identity::record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
     let grammar = grammar::checked(request.grammar, &request.sampling)?;
-    let generation = checks::chat_generation(&request.chat, request.sampling, &request.output)?;
+    let generation = checks::chat_generation(&request.chat, request.sampling, &request.output, app.limits())?;
     let generation = Generation { grammar, ..generation };
     checks::check_choices(1, generation.choices, app.limits())?;
     let logprobs = generation.sampling.logprobs.is_some();
