@@ -1,4 +1,5 @@
-//! Time to find which tokens may come next, over vocabularies of several sizes: for each token of a text that the grammar allows.
+//! Time to find which tokens may come next, over vocabularies of several sizes: for each token of a text that the grammar
+//! allows.
 //!
 //! `cargo bench -p hearth-engine --bench grammar -- [MODEL.GGUF]`. With a real model its own vocabulary is measured too,
 //! and the others are made of its tokens and of pairs of them; without one, of letters.

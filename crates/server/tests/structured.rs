@@ -1,4 +1,5 @@
-//! Answers held to a form, through the whole server: plain and streamed, in both dialects, and beside requests that mean harm.
+//! Answers held to a form, through the whole server: plain and streamed, in both dialects, and beside requests that mean
+//! harm.
 
 use std::path::Path;
 use std::thread;

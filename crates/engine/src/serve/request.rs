@@ -98,8 +98,8 @@ impl GenerationRequest {
         Ok(Self { prompt, params, max_tokens: max_tokens.min(room), prompt_logprobs, deadline: None, grammar: None })
     }
 
-    /// The answer is one of this grammar's texts, unless `max_tokens` cuts it. The grammar must be of the same model. It has the
-    /// last word on where the answer ends, before `ignore_eos` and `min_tokens`.
+    /// The answer is one of this grammar's texts, unless `max_tokens` cuts it. The grammar must be of the same model. It has
+    /// the last word on where the answer ends, before `ignore_eos` and `min_tokens`.
     #[must_use]
     pub fn with_grammar(self, grammar: Option<Arc<Grammar>>) -> Self {
         Self { grammar, ..self }

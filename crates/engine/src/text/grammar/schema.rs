@@ -1,8 +1,9 @@
 //! JSON schemas before they are compiled: what is not honoured is refused, with the keyword and its place.
 //!
-//! References lead to schemas of the same document. Three things are rewritten, each so that a text of the new schema is one of the old. Words that say nothing about what
-//! is valid are left out. `oneOf` becomes `anyOf` where the alternatives exclude each other. An object whose properties are
-//! named and of which nothing is said about others has no others: a model would go on inventing them.
+//! References lead to schemas of the same document. Three things are rewritten, each so that a text of the new schema is one
+//! of the old. Words that say nothing about what is valid are left out. `oneOf` becomes `anyOf` where the alternatives
+//! exclude each other. An object whose properties are named and of which nothing is said about others has no others: a
+//! model would go on inventing them.
 
 use std::collections::BTreeSet;
 
@@ -197,8 +198,8 @@ impl Reader<'_> {
         Ok((if exclusive { "anyOf" } else { word }, rewritten))
     }
 
-    /// Bounds how many properties may be there or not. A name can come twice in a text of the grammar, and then counts once:
-    /// more than one free name cannot be counted.
+    /// Bounds how many properties may be there or not. A name can come twice in a text of the grammar, and then counts
+    /// once: more than one free name cannot be counted.
     fn check_names(&self, object: &Object, place: &Place) -> Result<(), GrammarError> {
         let least = object.get("minProperties").and_then(Value::as_u64).unwrap_or(0) as usize;
         let required = object.get("required").and_then(Value::as_array).map_or(0, Vec::len);

@@ -78,7 +78,8 @@ proptest! {
         loop {
             let expected: Vec<u32> = (0..TOKENIZER.vocab_size() as u32).filter(|token| {
                 let longer = [&text, TOKENIZER.token_bytes(*token).unwrap()].concat();
-                let goes_on = !TOKENIZER.is_special(*token) && choices.iter().any(|choice| choice.as_bytes().starts_with(&longer));
+                let goes_on = !TOKENIZER.is_special(*token)
+                    && choices.iter().any(|choice| choice.as_bytes().starts_with(&longer));
                 goes_on || (*token == END && choices.iter().any(|choice| choice.as_bytes() == text))
             }).collect();
             prop_assert_eq!(allowed(&mut state), expected.clone(), "after {:?}", String::from_utf8_lossy(&text));
