@@ -205,8 +205,8 @@ fn takes(grammars: &Grammars, source: &GrammarSource, tokenizer: &Tokenizer, tex
     Ok(state.mask()?.allows(END))
 }
 
-/// No instance that the official test suite of JSON Schema calls invalid is a text of its schema's grammar. A valid one may be
-/// missing: a grammar has one order of properties and invents no properties where some are named.
+/// No instance that the official test suite of JSON Schema calls invalid is a text of its schema's grammar. A valid one may
+/// be missing: a grammar has one order of properties and invents no properties where some are named.
 #[test]
 fn no_answer_is_invalid_by_the_official_test_suite() -> Result<()> {
     let Some(folder) = std::env::var_os("HEARTH_TEST_SCHEMAS") else {

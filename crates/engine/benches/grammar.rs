@@ -1,4 +1,5 @@
-//! Time to find which tokens may come next, over vocabularies of several sizes: for each token of a text that the grammar allows.
+//! Time to find which tokens may come next, over vocabularies of several sizes: for each token of a text that the grammar
+//! allows.
 //!
 //! `cargo bench -p hearth-engine --bench grammar -- [MODEL.GGUF]`. With a real model its own vocabulary is measured too,
 //! and the others are made of its tokens and of pairs of them; without one, of letters.
@@ -34,7 +35,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     for size in SIZES {
         tokenizers.push((format!("{size} made"), made(&words, size)?));
     }
-    show(&["vocabulary", "grammar", "vocabulary ready, ms", "compiled, ms", "tokens", "median", "99 of 100", "most, µs"]);
+    show(&[
+        "vocabulary",
+        "grammar",
+        "vocabulary ready, ms",
+        "compiled, ms",
+        "tokens",
+        "median",
+        "99 of 100",
+        "most, µs",
+    ]);
     for (name, tokenizer) in &tokenizers {
         let begun = Instant::now();
         let grammars = Grammars::new(tokenizer.clone(), END_TOKENS.to_vec());
@@ -51,7 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn cases() -> Vec<(&'static str, GrammarSource, String)> {
     let words = "The quick brown fox jumps over the lazy dog, and then it sleeps. ".repeat(3);
     let item = json!({"name": words, "price": 12.5, "tags": ["new", "large", "red and blue"], "kind": "book"});
-    let order = json!({"id": 1234567, "customer": {"name": "Ada Lovelace", "since": "2024-02-29"}, "items": [item, item]});
+    let order =
+        json!({"id": 1234567, "customer": {"name": "Ada Lovelace", "since": "2024-02-29"}, "items": [item, item]});
     let schema = json!({"type": "object", "additionalProperties": false, "required": ["id", "customer", "items"],
     "properties": {
         "id": {"type": "integer", "minimum": 1},
@@ -100,16 +111,7 @@ fn measure(
     let at = |share: f64| format!("{:.0}", times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6);
     let milliseconds = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
     let count = tokens.len().to_string();
-    show(&[
-        name,
-        kind,
-        &milliseconds(ready),
-        &milliseconds(compiled),
-        &count,
-        &at(0.5),
-        &at(0.99),
-        &at(1.0),
-    ]);
+    show(&[name, kind, &milliseconds(ready), &milliseconds(compiled), &count, &at(0.5), &at(0.99), &at(1.0)]);
     Ok(())
 }
 
@@ -141,7 +143,8 @@ fn pairs(words: &[String]) -> impl Iterator<Item = String> {
     // Steps that share no divisor with each other spread over all words.
     let count = words.len();
     let (words, again) = (words.to_vec(), words.to_vec());
-    (0..4 * SIZES[2]).map(move |step| format!("{}{}", words[step % count], again[(step / count * 7 + step * 3) % count]))
+    (0..4 * SIZES[2])
+        .map(move |step| format!("{}{}", words[step % count], again[(step / count * 7 + step * 3) % count]))
 }
 
 /// A byte-level vocabulary of that size: these words, and pairs of them.

@@ -1,6 +1,7 @@
 //! A checked request. The engine takes no other.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hearth_sampler::SamplingParams;
 use thiserror::Error;
@@ -64,6 +65,7 @@ pub struct GenerationRequest {
     pub(super) params: SamplingParams,
     pub(super) max_tokens: usize,
     pub(super) prompt_logprobs: Option<u8>,
+    pub(super) deadline: Option<Instant>,
     pub(super) grammar: Option<Arc<Grammar>>,
 }
 
@@ -93,14 +95,22 @@ impl GenerationRequest {
             let (prompt_tokens, context_length) = (prompt.len(), info.context_length);
             return Err(RequestError::ContextLength { prompt_tokens, context_length });
         }
-        Ok(Self { prompt, params, max_tokens: max_tokens.min(room), prompt_logprobs, grammar: None })
+        Ok(Self { prompt, params, max_tokens: max_tokens.min(room), prompt_logprobs, deadline: None, grammar: None })
     }
 
-    /// The answer is one of this grammar's texts, unless `max_tokens` cuts it. The grammar must be of the same model. It has the
-    /// last word on where the answer ends, before `ignore_eos` and `min_tokens`.
+    /// The answer is one of this grammar's texts, unless `max_tokens` cuts it. The grammar must be of the same model. It has
+    /// the last word on where the answer ends, before `ignore_eos` and `min_tokens`.
     #[must_use]
     pub fn with_grammar(self, grammar: Option<Arc<Grammar>>) -> Self {
         Self { grammar, ..self }
+    }
+
+    /// The same request, which fails with [`Error::Deadline`] where it is not complete then.
+    ///
+    /// [`Error::Deadline`]: crate::Error::Deadline
+    #[must_use]
+    pub fn until(self, deadline: Option<Instant>) -> Self {
+        Self { deadline, ..self }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a provider is asked for: checked requests, without a trace of HTTP.
 
+use std::time::Instant;
+
 use hearth_engine::text::grammar::GrammarSource;
 use hearth_engine::text::tool_calls::Function;
 use hearth_sampler::SamplingRequest;
@@ -16,6 +18,8 @@ pub struct Generation {
     pub max_tokens: usize,
     /// Answers to each prompt, at least 1.
     pub choices: usize,
+    /// When the answer has to be complete.
+    pub deadline: Option<Instant>,
     /// What each answer must look like.
     pub grammar: Option<AskedGrammar>,
 }
@@ -137,6 +141,19 @@ pub struct EmbeddingCall {
     pub instruction: Option<String>,
     /// The size of vectors that the caller expects.
     pub dimensions: Option<usize>,
+    /// When the answer has to be complete.
+    pub deadline: Option<Instant>,
+    /// How long a text may be; without, one that does not fit the context is refused.
+    pub cut: Option<Cut>,
+}
+
+/// After how many tokens a text is cut, those that the model expects around it included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// As many as the model's context has.
+    Context,
+    /// So many.
+    Tokens(usize),
 }
 
 /// Documents to score against a query.
@@ -152,6 +169,8 @@ pub struct RerankCall {
     pub document_tokens: Option<usize>,
     /// What to do with a document that does not fit into the context beside the query.
     pub too_long: TooLong,
+    /// When the answer has to be complete.
+    pub deadline: Option<Instant>,
 }
 
 /// What to do with a document that does not fit into the context beside the query.

@@ -67,8 +67,8 @@ fn response_format(format: ResponseFormat) -> Result<Option<AskedGrammar>, Field
 }
 
 fn structured_outputs(outputs: StructuredOutputs) -> Result<AskedGrammar, FieldError> {
-    let object = (outputs.json_object == Some(true))
-        .then(|| asked("structured_outputs.json_object", GrammarSource::JsonObject));
+    let object =
+        (outputs.json_object == Some(true)).then(|| asked("structured_outputs.json_object", GrammarSource::JsonObject));
     let all = [
         outputs.json.map(|schema| json("structured_outputs.json", schema)).transpose()?,
         object,

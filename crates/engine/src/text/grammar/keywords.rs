@@ -35,6 +35,8 @@ pub(super) enum Keyword {
     Value,
     /// Says nothing about what is valid.
     Remark,
+    /// The name under which a schema is known, to which references within it are relative.
+    Address,
     /// Says something about what is valid that is not honoured.
     Unsupported,
 }
@@ -56,14 +58,29 @@ pub(super) fn keyword(word: &str) -> Option<Keyword> {
         "required" => Keyword::Names,
         "enum" => Keyword::Values,
         "const" => Keyword::Value,
-        "title" | "description" | "default" | "examples" | "$comment" | "$schema" | "$id" | "id" | "$anchor"
-        | "$vocabulary" | "deprecated" | "readOnly" | "writeOnly" | "contentMediaType" | "contentEncoding"
-        | "contentSchema" => Keyword::Remark,
-        "not" | "if" | "then" | "else" | "dependentSchemas" | "dependentRequired" | "dependencies" | "contains"
-        | "minContains" | "maxContains" | "uniqueItems" | "propertyNames" | "unevaluatedItems"
-        | "unevaluatedProperties" | "$dynamicRef" | "$dynamicAnchor" | "$recursiveRef" | "$recursiveAnchor" => {
-            Keyword::Unsupported
+        "title" | "description" | "default" | "examples" | "$comment" | "$schema" | "$anchor" | "$vocabulary"
+        | "deprecated" | "readOnly" | "writeOnly" | "contentMediaType" | "contentEncoding" | "contentSchema" => {
+            Keyword::Remark
         }
+        "$id" | "id" => Keyword::Address,
+        "not"
+        | "if"
+        | "then"
+        | "else"
+        | "dependentSchemas"
+        | "dependentRequired"
+        | "dependencies"
+        | "contains"
+        | "minContains"
+        | "maxContains"
+        | "uniqueItems"
+        | "propertyNames"
+        | "unevaluatedItems"
+        | "unevaluatedProperties"
+        | "$dynamicRef"
+        | "$dynamicAnchor"
+        | "$recursiveRef"
+        | "$recursiveAnchor" => Keyword::Unsupported,
         _ => return None,
     })
 }

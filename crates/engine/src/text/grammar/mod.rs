@@ -84,7 +84,8 @@ impl Grammars {
         let compiled = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("grammar compiler".to_owned()).stack_size(COMPILER_STACK);
             let running = thread.spawn_scoped(scope, || self.compiled(inner, loses_space));
-            let running = running.map_err(|error| GrammarError::Refused(format!("no thread to compile it: {error}")))?;
+            let running =
+                running.map_err(|error| GrammarError::Refused(format!("no thread to compile it: {error}")))?;
             running.join().unwrap_or_else(|_| Err(GrammarError::Refused("the compiler failed on it".to_owned())))
         })?;
         let grammar = Arc::new(compiled);

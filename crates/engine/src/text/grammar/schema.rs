@@ -1,8 +1,11 @@
 //! JSON schemas before they are compiled: what is not honoured is refused, with the keyword and its place.
 //!
-//! Three things are rewritten, each so that a text of the new schema is one of the old. Words that say nothing about what
-//! is valid are left out. `oneOf` becomes `anyOf` where the alternatives exclude each other. An object whose properties are
-//! named and of which nothing is said about others has no others: a model would go on inventing them.
+//! References lead to schemas of the same document. Three things are rewritten, each so that a text of the new schema is one
+//! of the old. Words that say nothing about what is valid are left out. `oneOf` becomes `anyOf` where the alternatives
+//! exclude each other. An object whose properties are named and of which nothing is said about others has no others: a
+//! model would go on inventing them.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
@@ -12,44 +15,52 @@ use super::keywords::{FORMATS, Keyword, TYPES, forbids_nothing, keyword};
 
 type Object = Map<String, Value>;
 
+/// Most properties of an object that may be left out: the time to compile them grows with their square.
+const MOST_OPTIONAL: usize = 1000;
+
 /// The schema as it is compiled: an object.
 pub(super) fn prepare(schema: &Value, strict: bool) -> Result<Value, GrammarError> {
-    let mut rewritten = match schema {
-        Value::Bool(true) => json!({}),
-        Value::Object(_) => {
-            Reader { root: schema, strict, closes: !combines(schema) }.schema(schema, &mut Place::root())?
-        }
-        _ => return Err(Place::root().fault("a schema must be an object that allows something")),
-    };
-    // The library would take its options from the schema.
-    if let Value::Object(object) = &mut rewritten {
-        object.shift_remove("x-guidance");
+    match schema {
+        Value::Bool(true) => return Ok(json!({})),
+        Value::Object(_) => {}
+        _ => return Err(Place::default().fault("a schema must be an object that allows something")),
     }
-    Ok(rewritten)
+    let closes = !combines(schema);
+    let mut reader = Reader { root: schema, strict, closes, schemas: BTreeSet::new(), references: Vec::new() };
+    let rewritten = reader.schema(schema, &mut Place::default())?;
+    match reader.references.iter().find(|(_, target)| !reader.schemas.contains(target)) {
+        Some((place, target)) => Err(GrammarError::Schema {
+            place: place.clone(),
+            problem: format!("`$ref` must lead to a schema, and there is none at `{}`", target.join("/")),
+        }),
+        None => Ok(rewritten),
+    }
 }
 
-/// Where in a schema something stands.
+/// Where in a schema something stands: the words and names that lead there.
+#[derive(Default)]
 struct Place(Vec<String>);
 
 impl Place {
-    fn root() -> Self {
-        Self(vec!["#".to_owned()])
-    }
-
     /// Does something one step further.
     fn within<T>(
         &mut self,
         step: &str,
         work: impl FnOnce(&mut Self) -> Result<T, GrammarError>,
     ) -> Result<T, GrammarError> {
-        self.0.push(step.replace('~', "~0").replace('/', "~1"));
+        self.0.push(step.to_owned());
         let done = work(self);
         self.0.pop();
         done
     }
 
+    fn pointer(&self) -> String {
+        let steps = self.0.iter().map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1")));
+        format!("#{}", steps.collect::<String>())
+    }
+
     fn fault(&self, problem: impl Into<String>) -> GrammarError {
-        GrammarError::Schema { place: self.0.join("/"), problem: problem.into() }
+        GrammarError::Schema { place: self.pointer(), problem: problem.into() }
     }
 }
 
@@ -58,18 +69,25 @@ struct Reader<'a> {
     strict: bool,
     /// Whether an object whose properties are named has no others where nothing is said about them.
     closes: bool,
+    /// Where schemas stand.
+    schemas: BTreeSet<Vec<String>>,
+    /// Where references stand, and where they lead.
+    references: Vec<(String, Vec<String>)>,
 }
 
 impl Reader<'_> {
-    fn schema(&self, schema: &Value, place: &mut Place) -> Result<Value, GrammarError> {
+    fn schema(&mut self, schema: &Value, place: &mut Place) -> Result<Value, GrammarError> {
+        self.schemas.insert(place.0.clone());
         let object = match schema {
             Value::Bool(_) => return Ok(schema.clone()),
             Value::Object(object) => object,
             other => return Err(place.fault(format!("a schema must be an object or a boolean, not {}", short(other)))),
         };
         let mut kept = Object::new();
-        for (word, value) in object {
-            if let Some((word, value)) = self.keyword(word, value, place)? {
+        for (given, value) in object {
+            if let Some((word, value)) = self.keyword(given, value, place)? {
+                // A `oneOf` that could be an `anyOf` stays what it is beside another.
+                let word = if object.contains_key(word) { given } else { word };
                 kept.insert(word.to_owned(), value);
             }
         }
@@ -82,15 +100,20 @@ impl Reader<'_> {
 
     /// What becomes of a keyword; `None`: nothing.
     fn keyword<'w>(
-        &self,
+        &mut self,
         word: &'w str,
         value: &Value,
         place: &mut Place,
     ) -> Result<Option<(&'w str, Value)>, GrammarError> {
-        let Some(kind) = keyword(word) else { return self.unknown(word, value, place) };
+        let Some(kind) = keyword(word) else {
+            // A word that no schema knows says nothing about what is valid.
+            return if self.strict { Err(place.fault(format!("the keyword `{word}` is not known"))) } else { Ok(None) };
+        };
         let wrong = |what: &str| Err(place.fault(format!("`{word}` must be {what}, not {}", short(value))));
         match kind {
-            Keyword::Remark => return Ok(is_address(word).then(|| (word, value.clone()))),
+            Keyword::Remark => return Ok((word == "$schema").then(|| (word, value.clone()))),
+            Keyword::Address if place.0.is_empty() => return Ok(None),
+            Keyword::Address => return Err(place.fault(format!("`{word}` is supported for the whole schema alone"))),
             Keyword::Unsupported if forbids_nothing(word, value) => return Ok(None),
             Keyword::Unsupported => return Err(place.fault(format!("the keyword `{word}` is not supported"))),
             Keyword::Schema | Keyword::SchemaOrList | Keyword::Schemas | Keyword::Named => {
@@ -99,10 +122,18 @@ impl Reader<'_> {
             Keyword::Format => return self.format(word, value, place),
             Keyword::Bound if !(value.is_number() || value.is_boolean()) => return wrong("a number"),
             Keyword::Step if value.as_f64().is_none_or(|step| step <= 0.0) => return wrong("a number above 0"),
-            Keyword::Count if value.as_u64().is_none() => return wrong("a whole number, at least 0"),
+            Keyword::Count => {
+                let Some(count) = whole(value) else { return wrong("a whole number, at least 0") };
+                return Ok(Some((word, Value::from(count))));
+            }
             Keyword::Text if !value.is_string() => return wrong("a string"),
-            Keyword::Reference if !value.as_str().is_some_and(|target| target.starts_with('#')) => {
-                return wrong("a reference within the schema, which begins with `#`");
+            Keyword::Reference => {
+                let Some(target) = value.as_str().and_then(target) else {
+                    return wrong("`#`, or `#/` and the way to a schema within this one");
+                };
+                let way = format!("#/{}", target.join("/"));
+                self.references.push((place.pointer(), target));
+                return Ok(Some((word, Value::String(way))));
             }
             Keyword::Types if !is_types(value) => return wrong(&format!("one or several of {}", TYPES.join(", "))),
             Keyword::Names if !is_list(value, Value::is_string) => return wrong("a list of strings"),
@@ -110,19 +141,6 @@ impl Reader<'_> {
             _ => {}
         }
         Ok(Some((word, value.clone())))
-    }
-
-    /// A word that no schema knows says nothing about what is valid; schemas that are referred to may stand behind it.
-    fn unknown<'w>(
-        &self,
-        word: &'w str,
-        value: &Value,
-        place: &Place,
-    ) -> Result<Option<(&'w str, Value)>, GrammarError> {
-        if self.strict {
-            return Err(place.fault(format!("the keyword `{word}` is not known")));
-        }
-        Ok(value.is_object().then(|| (word, value.clone())))
     }
 
     fn format<'w>(
@@ -145,7 +163,7 @@ impl Reader<'_> {
     }
 
     fn nested<'w>(
-        &self,
+        &mut self,
         kind: Keyword,
         word: &'w str,
         value: &Value,
@@ -180,10 +198,17 @@ impl Reader<'_> {
         Ok((if exclusive { "anyOf" } else { word }, rewritten))
     }
 
-    /// A name can come twice in a text of the grammar, and then counts once: more than one free name cannot be counted.
+    /// Bounds how many properties may be there or not. A name can come twice in a text of the grammar, and then counts
+    /// once: more than one free name cannot be counted.
     fn check_names(&self, object: &Object, place: &Place) -> Result<(), GrammarError> {
         let least = object.get("minProperties").and_then(Value::as_u64).unwrap_or(0) as usize;
         let required = object.get("required").and_then(Value::as_array).map_or(0, Vec::len);
+        let named = object.get("properties").and_then(Value::as_object).map_or(0, Map::len);
+        let optional = named.saturating_sub(required);
+        if optional > MOST_OPTIONAL {
+            let bound = format!("at most {MOST_OPTIONAL} properties that are not `required`, not {optional}");
+            return Err(place.fault(format!("there may be {bound}")));
+        }
         if least <= required + 1 {
             return Ok(());
         }
@@ -192,9 +217,31 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a remark says where a schema can be found or by which draft it is read.
-fn is_address(word: &str) -> bool {
-    matches!(word, "$schema" | "$id" | "id" | "$anchor")
+/// Where a reference leads. The library reads the names on the way as they are, so that none may contain a `/`.
+fn target(reference: &str) -> Option<Vec<String>> {
+    let way = percent_decoded(reference.strip_prefix('#')?)?;
+    if way.is_empty() {
+        return Some(Vec::new());
+    }
+    let names = way.strip_prefix('/')?.split('/').map(|name| name.replace("~1", "/").replace("~0", "~"));
+    let names: Vec<String> = names.collect();
+    (!names.iter().any(|name| name.contains('/'))).then_some(names)
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        bytes.push(u8::from_str_radix(piece.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// A count, which may be written as a number with nothing behind the point.
+fn whole(value: &Value) -> Option<u64> {
+    let exact = |number: f64| (0.0..9e15).contains(&number) && number.fract() == 0.0;
+    value.as_u64().or_else(|| value.as_f64().filter(|number| exact(*number)).map(|number| number as u64))
 }
 
 fn is_list(value: &Value, each: impl Fn(&Value) -> bool) -> bool {
@@ -217,14 +264,8 @@ fn short(value: &Value) -> String {
 
 /// Whether what one schema says of an object's properties is joined anywhere with what another says of them.
 fn combines(schema: &Value) -> bool {
-    let of_objects = [
-        "properties",
-        "patternProperties",
-        "additionalProperties",
-        "required",
-        "minProperties",
-        "maxProperties",
-    ];
+    let of_objects =
+        ["properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties"];
     match schema {
         Value::Array(list) => list.iter().any(combines),
         Value::Object(object) => {

@@ -29,7 +29,7 @@ use crate::wire::options::{FinishReason, Usage};
 pub(super) async fn chat(engine: &EngineHandle, call: ChatCall) -> Result<Answer, ProviderError> {
     let ChatCall { messages, tools, generation } = call;
     let (preparing, asked) = (engine.clone(), generation.grammar.clone());
-    let job = blocking(move || {
+    let job = blocking(generation.deadline, move || {
         let (text, context_length) = (preparing.text(), preparing.info().context_length);
         for message in &messages {
             check_text_length(&message.content, &text.tokenizer, context_length, "messages")?;
@@ -50,7 +50,7 @@ pub(super) async fn complete(engine: &EngineHandle, call: CompletionCall) -> Res
     let preparing = engine.clone();
     let CompletionCall { prompts, echo, templated, on_overflow, generation } = call;
     let (max_tokens, asked) = (generation.max_tokens, generation.grammar.clone());
-    let jobs = blocking(move || {
+    let jobs = blocking(generation.deadline, move || {
         let begins = if templated { AnswerStart::Anew } else { AnswerStart::Continued };
         let grammar = compiled(&preparing, asked.as_ref(), begins)?;
         let preparation = Preparation { text: preparing.text(), info: preparing.info(), echo, templated, grammar };
@@ -184,7 +184,7 @@ fn start(engine: &EngineHandle, jobs: Vec<Job>, generation: &Generation) -> Resu
             // At most some hundred, so the number fits.
             let params = params.for_choice(choice as u32);
             let index = choices.len();
-            choices.push(start_choice(engine, job, (index, total), (params, generation.max_tokens))?);
+            choices.push(start_choice(engine, job, (index, total), params, generation)?);
         }
     }
     let events = with_usage(stream::select_all(choices), prompt_tokens, generation.choices);
@@ -199,8 +199,8 @@ enum ChoiceEvent {
     Finished { index: usize, reason: FinishReason, completion_tokens: usize, cached_tokens: usize },
 }
 
-/// Adds up what was used. A prompt is counted once, however many `choices` it has: what these found of each other was computed
-/// for it, so only what all of them found counts as cached.
+/// Adds up what was used. A prompt is counted once, however many `choices` it has: what these found of each other was
+/// computed for it, so only what all of them found counts as cached.
 fn with_usage(
     events: impl Stream<Item = Result<ChoiceEvent, ProviderError>>,
     prompt_tokens: usize,
@@ -221,13 +221,15 @@ fn with_usage(
     })
 }
 
-/// Queues one choice. `(index, total)`: which of how many of the answer. `(params, max_tokens)`: how it is made.
+/// Queues one choice. `(index, total)`: which of how many of the answer. `params` are its own.
 fn start_choice(
     engine: &EngineHandle,
     job: &Job,
     (index, total): (usize, usize),
-    (params, max_tokens): (SamplingParams, usize),
+    params: SamplingParams,
+    generation: &Generation,
 ) -> Result<Choice, ProviderError> {
+    let max_tokens = generation.max_tokens;
     let prompt_logprobs = if job.echo.is_some() { params.logprobs() } else { None };
     let echo = job.echo.clone();
     if max_tokens == 0 && prompt_logprobs.is_none() {
@@ -237,7 +239,8 @@ fn start_choice(
     let stops = params.stop().to_vec();
     let request = GenerationRequest::check(job.tokens.clone(), params, max_tokens, prompt_logprobs, engine.info())
         .map_err(|error| request_error(job.field, &error))?
-        .with_grammar(job.grammar.clone());
+        .with_grammar(job.grammar.clone())
+        .until(generation.deadline);
     let generation = engine.submit(request).map_err(|error| choices_error(&error, total))?;
     let shown = if prompt_logprobs.is_some() { job.tokens.clone() } else { Vec::new() };
     let text = Arc::clone(engine.text());
