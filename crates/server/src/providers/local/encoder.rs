@@ -9,11 +9,11 @@ use crate::providers::{EmbeddingCall, Embeddings, Prompt, ProviderError};
 /// The vectors of all texts. Dropping the future cancels what is not computed yet.
 pub(super) async fn embed(encoder: &EncoderHandle, call: EmbeddingCall) -> Result<Embeddings, ProviderError> {
     check_dimensions(encoder, call.dimensions)?;
-    let tokenizer = encoder.tokenizer().clone();
-    let texts = blocking(move || tokens_of_all(&tokenizer, call)).await?;
+    let (tokenizer, deadline) = (encoder.tokenizer().clone(), call.deadline);
+    let texts = blocking(deadline, move || tokens_of_all(&tokenizer, call)).await?;
     encoder.check(&texts).map_err(|error| request_error("input", &error))?;
     let prompt_tokens = texts.iter().map(Vec::len).sum();
-    let computing = encoder.submit(texts).map_err(|error| submit_error(&error))?;
+    let computing = encoder.submit_until(texts, deadline).map_err(|error| submit_error(&error))?;
     let vectors = computing.await.map_err(|error| engine_error(&error))?;
     Ok(Embeddings { vectors, prompt_tokens })
 }
