@@ -236,6 +236,8 @@ pub async fn wait_until_idle(load: impl Fn() -> EngineLoad) -> Result<()> {
 /// Everything one request gave.
 #[derive(Debug)]
 pub struct Generated {
+    /// Tokens of the prompt that were found in the cache.
+    pub cached: usize,
     /// Of the prompt's tokens, when they were asked for.
     pub prompt: Vec<Option<TokenLogprobs>>,
     /// In order.
@@ -265,12 +267,13 @@ pub async fn generate(
 ) -> Result<Generated> {
     let request = GenerationRequest::check(prompt.to_vec(), params, max_tokens, prompt_logprobs, engine.info())?;
     let mut stream = engine.submit(request)?;
-    let (mut prompt, mut tokens) = (Vec::new(), Vec::new());
+    let (mut cached, mut prompt, mut tokens) = (0, Vec::new(), Vec::new());
     while let Some(event) = stream.next().await {
         match event? {
+            GenerationEvent::Admitted { cached_tokens } => cached = cached_tokens,
             GenerationEvent::Prompt(logprobs) => prompt = logprobs,
             GenerationEvent::Token(sampled) => tokens.push(sampled),
-            GenerationEvent::Finished(reason) => return Ok(Generated { prompt, tokens, reason }),
+            GenerationEvent::Finished(reason) => return Ok(Generated { cached, prompt, tokens, reason }),
         }
     }
     bail!("the stream ended without an end")

@@ -258,7 +258,7 @@ async fn text_of(
                 counted += own;
                 text.push_str(&delta.text);
             }
-            TextEvent::Finished { reason, completion_tokens } => {
+            TextEvent::Finished { reason, completion_tokens, .. } => {
                 assert!(stream.next().await.is_none(), "nothing comes after the end");
                 assert!(counted <= completion_tokens);
                 return Ok((text, completion_tokens, reason));

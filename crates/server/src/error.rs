@@ -56,6 +56,8 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// The body is longer than allowed.
     PayloadTooLarge,
+    /// The body does not come to its end.
+    Timeout,
     /// The model's queue is full.
     RateLimited,
     /// The model is loading or has stopped.
@@ -91,6 +93,7 @@ impl ErrorKind {
                 (StatusCode::METHOD_NOT_ALLOWED, INVALID, Some("method_not_allowed"), "BAD_REQUEST")
             }
             Self::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("payload_too_large"), "BAD_REQUEST"),
+            Self::Timeout => (StatusCode::REQUEST_TIMEOUT, INVALID, Some("request_timeout"), "DEADLINE_EXCEEDED"),
             Self::RateLimited => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",

@@ -9,6 +9,7 @@ use std::time::Instant;
 use futures::StreamExt;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing::{Span, info_span};
 
 use crate::providers::{Answer, AnswerEvent, ProviderError, ProviderLoad};
 use crate::wire::options::{FinishReason, Usage};
@@ -22,8 +23,13 @@ const ANSWER_SECONDS: &str = "hearth_request_seconds";
 const FINISHED: &str = "hearth_requests_finished_total";
 const RUNNING: &str = "hearth_requests_running";
 const WAITING: &str = "hearth_requests_waiting";
+const CONNECTIONS: &str = "hearth_connections";
 const BLOCKS_USED: &str = "hearth_kv_blocks_used";
+const BLOCKS_CACHED: &str = "hearth_kv_blocks_cached";
 const BLOCKS_TOTAL: &str = "hearth_kv_blocks";
+const PREEMPTIONS: &str = "hearth_preemptions_total";
+const PREFIX_QUERIED: &str = "hearth_prefix_cache_queries_total";
+const PREFIX_HIT: &str = "hearth_prefix_cache_hits_total";
 
 /// Upper bounds of the histograms' buckets, in seconds: from the time of a token to that of a long answer.
 const SECONDS: [f64; 18] =
@@ -77,8 +83,13 @@ fn install() -> PrometheusHandle {
     );
     describe_gauge!(RUNNING, "Sequences in the batch, or calls that have begun, by model");
     describe_gauge!(WAITING, "Sequences or calls in the queue, by model");
-    describe_gauge!(BLOCKS_USED, "Blocks of the cache that hold tokens, by model");
+    describe_gauge!(BLOCKS_USED, "Blocks of the cache that sequences hold, by model");
+    describe_gauge!(BLOCKS_CACHED, "Blocks of the cache that are kept for prompts that begin alike, by model");
+    describe_gauge!(CONNECTIONS, "Open connections");
     describe_gauge!(BLOCKS_TOTAL, "Blocks of the cache, by model");
+    describe_counter!(PREEMPTIONS, "Times a sequence lost its cache to an older one, by model");
+    describe_counter!(PREFIX_QUERIED, "Tokens of prompts that were looked up in the cache, by model");
+    describe_counter!(PREFIX_HIT, "Tokens of prompts that were found in the cache and not computed, by model");
     handle
 }
 
@@ -107,14 +118,25 @@ pub fn load(endpoint: &str, load: ProviderLoad) {
         (RUNNING, load.running),
         (WAITING, load.waiting),
         (BLOCKS_USED, load.blocks_used),
+        (BLOCKS_CACHED, load.blocks_cached),
         (BLOCKS_TOTAL, load.blocks_total),
     ];
     for (name, number) in numbers {
         gauge!(name, "model" => endpoint.to_owned()).set(number as f64);
     }
+    let counts =
+        [(PREEMPTIONS, load.preemptions), (PREFIX_QUERIED, load.prefix_queried), (PREFIX_HIT, load.prefix_hit)];
+    for (name, count) in counts {
+        counter!(name, "model" => endpoint.to_owned()).absolute(count);
+    }
 }
 
-/// Counts an answer while it goes by. `asked` is when its model was called.
+/// How many connections are open.
+pub(crate) fn connections(open: usize) {
+    gauge!(CONNECTIONS).set(open as f64);
+}
+
+/// Counts an answer while it goes by, in the current span, which is the request's. `asked` is when its model was called.
 pub fn measured(answer: Answer, endpoint: &str, asked: Instant) -> Answer {
     let mut meter = Meter::new(endpoint, asked, answer.choices);
     let events = answer.events.inspect(move |event| meter.count(event));
@@ -149,11 +171,24 @@ struct Meter {
     begun: bool,
     unfinished: usize,
     usage: Usage,
+    /// Until the first token the queue and the prompt, then the rest of the answer.
+    stage: Span,
+    request: Span,
 }
 
 impl Meter {
     fn new(endpoint: &str, asked: Instant, choices: usize) -> Self {
-        Self { endpoint: endpoint.to_owned(), asked, begun: false, unfinished: choices, usage: Usage::default() }
+        let request = Span::current();
+        request.record("model", endpoint);
+        Self {
+            endpoint: endpoint.to_owned(),
+            asked,
+            begun: false,
+            unfinished: choices,
+            usage: Usage::default(),
+            stage: info_span!(parent: &request, "first token"),
+            request,
+        }
     }
 
     fn count(&mut self, event: &Result<AnswerEvent, ProviderError>) {
@@ -163,6 +198,7 @@ impl Meter {
         };
         if !self.begun {
             self.begun = true;
+            self.stage = info_span!(parent: &self.request, "decode");
             self.record(FIRST_TOKEN_SECONDS);
         }
         if let AnswerEvent::Finished { usage, reason, .. } = event {
@@ -201,6 +237,8 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         usage(&self.endpoint, self.usage);
+        self.request.record("prompt_tokens", self.usage.prompt_tokens as u64);
+        self.request.record("completion_tokens", self.usage.completion_tokens as u64);
         if self.unfinished > 0 {
             self.finish(self.unfinished, "cancelled");
         }

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Error;
+use crate::ids::BlockId;
 
 /// The shape of a model's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct LayerCache {
     pub values: Tensor,
 }
 
-/// The cache of one model. Slots are written in place; nothing is ever appended or copied.
+/// The cache of one model. Slots are written in place; nothing is ever appended.
 #[derive(Debug)]
 pub struct KvStore {
     layers: Vec<LayerCache>,
@@ -70,5 +71,42 @@ impl KvStore {
     #[must_use]
     pub fn layer(&self, layer: usize) -> &LayerCache {
         &self.layers[layer]
+    }
+
+    /// Copies the keys and values of one block, in every layer, over those of another.
+    ///
+    /// # Errors
+    /// When there is no such block; the device's.
+    pub fn copy_block(&self, from: BlockId, to: BlockId) -> Result<(), Error> {
+        for cache in self.layers.iter().flat_map(|layer| [&layer.keys, &layer.values]) {
+            // Into a tensor of its own, since a tensor cannot be written from itself.
+            let block = cache.narrow(0, from.0 as usize, 1)?.force_contiguous()?; // [1, block_size, ..]
+            cache.slice_set(&block, 0, to.0 as usize)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_copied_in_every_layer_and_no_other_is_touched() {
+        let layout = KvLayout { layers: 2, kv_heads: 1, head_dim: 2, block_size: 2 };
+        let store = KvStore::new(layout, 4, &Device::Cpu).unwrap();
+        let all: Vec<&Tensor> =
+            (0..2).flat_map(|layer| [&store.layer(layer).keys, &store.layer(layer).values]).collect();
+        for (number, cache) in all.iter().enumerate() {
+            let block = (Tensor::ones((1, 2, 1, 2), DType::F32, &Device::Cpu).unwrap() * (number + 1) as f64).unwrap();
+            cache.slice_set(&block, 0, 1).unwrap();
+        }
+        store.copy_block(BlockId(1), BlockId(3)).unwrap();
+        for (number, cache) in all.iter().enumerate() {
+            let sums = cache.flatten_from(1).unwrap().sum(1).unwrap().to_vec1::<f32>().unwrap();
+            let own = 4.0 * (number + 1) as f32;
+            assert_eq!(sums, [0.0, own, 0.0, own]);
+        }
+        assert!(store.copy_block(BlockId(1), BlockId(4)).is_err(), "there is no such block");
     }
 }

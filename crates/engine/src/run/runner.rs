@@ -57,7 +57,10 @@ impl Runner {
     ) -> Result<Logits, Error> {
         let (batch, rows) = build(plan, scheduler, first_logit)?;
         let Self { model, kv, backend } = self;
-        let states = backend.run(|| model.forward(&batch, kv))?;
+        let states = backend.run(|| {
+            plan.copies.iter().try_for_each(|(from, to)| kv.copy_block(*from, *to))?;
+            model.forward(&batch, kv)
+        })?;
         let (model, backend) = (Arc::clone(model), backend.clone());
         Ok(Logits { model, backend, states, held: 0..0, values: Vec::new(), rows })
     }

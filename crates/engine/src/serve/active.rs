@@ -39,6 +39,8 @@ pub(super) struct Active {
     ends_at_end_tokens: bool,
     events: EventSender,
     begun: Arc<AtomicBool>,
+    /// Whether that it runs has been told.
+    admitted: bool,
     place: Place,
 }
 
@@ -78,6 +80,7 @@ impl Active {
             sampler: Sampler::new(request.params, end_tokens),
             events,
             begun,
+            admitted: false,
             place,
         };
         (active, request.prompt)
@@ -96,6 +99,9 @@ impl Active {
         first_row: usize,
         logits: &mut Logits,
     ) -> Result<Option<Sampled>, Error> {
+        if !std::mem::replace(&mut self.admitted, true) {
+            self.send(GenerationEvent::Admitted { cached_tokens: sequence.reused() });
+        }
         let rows_before = self.collect_prompt(sequence, advance, first_row, logits)?;
         if !advance.samples || self.max_tokens == 0 {
             return Ok(None);

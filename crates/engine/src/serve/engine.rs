@@ -95,9 +95,12 @@ impl Engine {
     }
 
     fn take_in(&mut self, id: SeqId, submission: Submission) {
+        let computes_all = submission.request.prompt_logprobs.is_some();
         let (active, prompt) = Active::new(submission, &self.end_tokens);
         self.active.insert(id, active);
-        self.scheduler.add(Sequence::new(id, prompt));
+        let sequence = Sequence::new(id, prompt);
+        // Log-probabilities of the prompt are made of the logits of all its tokens.
+        self.scheduler.add(if computes_all { sequence.computing_all() } else { sequence });
     }
 
     /// Ends the sequences whose deadline has passed.
@@ -163,9 +166,12 @@ impl Engine {
             Some(sequence) => active.settle(sequence, advance, first_row, logits),
             None => return,
         };
-        let token = sampled.as_ref().ok().and_then(|sampled| sampled.as_ref()).map(|sampled| sampled.token);
-        self.scheduler.commit(advance, token);
-        if token.is_some() {
+        match &sampled {
+            Ok(sampled) => self.scheduler.commit(advance, sampled.as_ref().map(|sampled| sampled.token)),
+            // Logits that are no numbers may come of keys and values that are none.
+            Err(_) => self.scheduler.fail(advance.id),
+        }
+        if let Ok(Some(_)) = &sampled {
             self.meters.token(&mut active.last_token);
         }
         let ended = match sampled {
@@ -199,6 +205,7 @@ impl Engine {
         tracing::error!(reason, sequences = advances.len(), "a step failed");
         let removed = catch_unwind(AssertUnwindSafe(|| {
             for advance in advances {
+                self.scheduler.fail(advance.id);
                 self.end(advance.id, Err(Error::Step(reason.to_owned())));
             }
             self.scheduler.check()

@@ -16,7 +16,7 @@ use super::{GenerationRequest, GenerationStream, ModelInfo, RequestError};
 use crate::error::Error as EngineError;
 use crate::ids::SeqId;
 use crate::run::Runner;
-use crate::schedule::Scheduler;
+use crate::schedule::{PrefixCounts, Scheduler};
 use crate::text::ModelText;
 
 /// Why a request was not taken.
@@ -67,12 +67,16 @@ pub struct EngineLoad {
     pub running: usize,
     /// Sequences that wait for it.
     pub waiting: usize,
-    /// Blocks of the cache that are held.
+    /// Blocks of the cache that sequences hold.
     pub blocks_used: usize,
+    /// Blocks that no sequence holds and that are kept for those that begin alike.
+    pub blocks_cached: usize,
     /// Blocks of the cache.
     pub blocks_total: usize,
     /// Times a sequence lost its cache to an older one, since the start.
     pub preemptions: u64,
+    /// How much of the prompts was found in the cache, since the start.
+    pub prefixes: PrefixCounts,
 }
 
 /// The numbers behind [`EngineLoad`], written by a model's thread and read by anyone.
@@ -82,7 +86,10 @@ pub(super) struct LoadGauges {
     tokens: AtomicUsize,
     running: AtomicUsize,
     blocks_used: AtomicUsize,
+    blocks_cached: AtomicUsize,
     preemptions: AtomicU64,
+    prefix_queried: AtomicU64,
+    prefix_hit: AtomicU64,
     pub(super) pulse: Arc<Pulse>,
 }
 
@@ -94,7 +101,10 @@ impl LoadGauges {
             tokens: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             blocks_used: AtomicUsize::new(0),
+            blocks_cached: AtomicUsize::new(0),
             preemptions: AtomicU64::new(0),
+            prefix_queried: AtomicU64::new(0),
+            prefix_hit: AtomicU64::new(0),
             pulse: Arc::new(pulse),
         }
     }
@@ -124,20 +134,24 @@ impl LoadGauges {
 
     /// Shows how many calls are in hand.
     pub(super) fn publish_running(&self, running: usize) {
-        self.running.store(running, Ordering::Relaxed);
+        self.running.store(running, Ordering::Release);
     }
 
     /// Shows the scheduler's state.
     pub(super) fn publish(&self, scheduler: &Scheduler) {
-        let pool = scheduler.pool();
-        self.running.store(scheduler.running(), Ordering::Relaxed);
-        self.blocks_used.store(pool.total() - pool.free(), Ordering::Relaxed);
+        let (pool, prefixes) = (scheduler.pool(), scheduler.prefixes());
+        self.blocks_used.store(pool.used(), Ordering::Relaxed);
+        self.blocks_cached.store(pool.cached(), Ordering::Relaxed);
         self.preemptions.store(scheduler.preemptions(), Ordering::Relaxed);
+        self.prefix_queried.store(prefixes.queried, Ordering::Relaxed);
+        self.prefix_hit.store(prefixes.hit, Ordering::Relaxed);
+        // Last, so that who sees no sequence running sees what the last one left.
+        self.running.store(scheduler.running(), Ordering::Release);
     }
 
     /// Running and waiting requests, without the cache's part.
     pub(super) fn load(&self) -> EngineLoad {
-        let (running, present) = (self.running.load(Ordering::Relaxed), self.present.load(Ordering::Acquire));
+        let (running, present) = (self.running.load(Ordering::Acquire), self.present.load(Ordering::Acquire));
         EngineLoad { running, waiting: present.saturating_sub(running), ..EngineLoad::default() }
     }
 }
@@ -242,11 +256,18 @@ impl EngineHandle {
     #[must_use]
     pub fn load(&self) -> EngineLoad {
         let gauges = &self.shared.gauges;
+        // First, so that who sees no sequence running sees what the last one left.
+        let requests = gauges.load();
         EngineLoad {
             blocks_used: gauges.blocks_used.load(Ordering::Relaxed),
+            blocks_cached: gauges.blocks_cached.load(Ordering::Relaxed),
             blocks_total: self.shared.blocks,
             preemptions: gauges.preemptions.load(Ordering::Relaxed),
-            ..gauges.load()
+            prefixes: PrefixCounts {
+                queried: gauges.prefix_queried.load(Ordering::Relaxed),
+                hit: gauges.prefix_hit.load(Ordering::Relaxed),
+            },
+            ..requests
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct LoadOptions {
     /// Tokens computed in one step. A prompt longer than this is computed in chunks, which running streams wait for. By default
     /// 128 for a decoder on the CPU, and 512 otherwise.
     pub token_budget: Option<usize>,
+    /// Whether a prompt begins from what was computed for others that begin alike.
+    pub prefix_cache: bool,
     /// How long a step may take, after the first, before the model counts as stalled; any time without one.
     pub step_timeout: Option<Duration>,
     /// What its numbers are called by in the metrics; the model's name by default.
@@ -77,6 +79,7 @@ impl Default for LoadOptions {
             max_sequences,
             queue,
             token_budget,
+            prefix_cache: true,
             step_timeout: Some(Duration::from_secs(120)),
             label: None,
             decorate: None,
@@ -245,6 +248,7 @@ fn start_decoder(
     let config = SchedulerConfig {
         token_budget: options.decoder_tokens(backend.device()),
         max_sequences: options.max_sequences.max(1),
+        prefix_cache: options.prefix_cache,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
     let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());

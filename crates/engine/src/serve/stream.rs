@@ -25,7 +25,12 @@ pub enum FinishReason {
 /// What happens to a sequence.
 #[derive(Clone, Debug)]
 pub enum GenerationEvent {
-    /// The log-probabilities of the prompt's tokens, when they were asked for; `None` for the first. Comes first.
+    /// It runs. Comes first.
+    Admitted {
+        /// Tokens of its prompt that were found in the cache and are not computed for it.
+        cached_tokens: usize,
+    },
+    /// The log-probabilities of the prompt's tokens, when they were asked for; `None` for the first. Comes before all tokens.
     Prompt(Vec<Option<TokenLogprobs>>),
     /// A token was generated.
     Token(Sampled),
@@ -74,7 +79,7 @@ impl Stream for GenerationStream {
             self.cancel();
             return Poll::Ready(Some(Err(late)));
         };
-        self.ended = !matches!(event, Some(Ok(GenerationEvent::Prompt(_) | GenerationEvent::Token(_))));
+        self.ended = !matches!(&event, Some(Ok(event)) if !matches!(event, GenerationEvent::Finished(_)));
         // The sender is dropped without a last event only when the engine's thread is gone.
         Poll::Ready(Some(event.unwrap_or(Err(Error::Stopped))))
     }

@@ -32,6 +32,9 @@ pub(super) struct LoadArguments {
     /// Load a model even where the sum of what it needs exceeds the memory that is available
     #[arg(long)]
     overcommit: bool,
+    /// Compute every prompt as a whole, whatever was computed before of others that begin alike
+    #[arg(long)]
+    no_prefix_cache: bool,
 }
 
 impl LoadArguments {
@@ -45,6 +48,7 @@ impl LoadArguments {
             kv_memory,
             overcommit: self.overcommit,
             token_budget: self.token_budget.map(|tokens| tokens as usize),
+            prefix_cache: !self.no_prefix_cache,
             ..LoadOptions::default()
         }
     }

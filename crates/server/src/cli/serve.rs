@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use hearth::connections::within_open_files;
 use hearth::endpoints::Endpoint;
 use hearth::providers::local::LocalProvider;
-use hearth::serve::{App, ServeSettings, serve};
+use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
 use hearth_engine::serve::LoadOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
 use super::load::{LoadArguments, load_within, shares};
+use super::logs::LogArguments;
 use super::terminal::say;
 
 /// What is served when no model is named: a small one of each kind.
@@ -34,6 +36,11 @@ pub(super) struct Arguments {
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
+    /// Most connections at a time; one more takes the place of whichever has been idle longest
+    #[arg(long, default_value_t = ConnectionLimits::default().most, value_name = "COUNT")]
+    max_connections: usize,
+    #[command(flatten)]
+    pub(super) log: LogArguments,
     #[command(flatten)]
     limits: LimitArguments,
     #[command(flatten)]
@@ -53,8 +60,11 @@ pub(super) fn main(mut arguments: Arguments) -> Result<()> {
 }
 
 async fn listen(arguments: &Arguments) -> Result<()> {
-    let settings = ServeSettings { host: arguments.host, port: arguments.port, ..ServeSettings::from_environment() };
+    let connections = ConnectionLimits { most: arguments.max_connections, ..ConnectionLimits::default() };
+    let settings =
+        ServeSettings { host: arguments.host, port: arguments.port, connections, ..ServeSettings::from_environment() };
     let config = arguments.limits.settings(settings).check()?;
+    let connections = ConnectionLimits { most: within_open_files(config.connections.most), ..config.connections };
     let app = App::new(config.access, config.limits);
     let models: Vec<(String, String)> = arguments.models.iter().map(|model| named(model)).collect();
     for (name, _) in &models {
@@ -64,14 +74,16 @@ async fn listen(arguments: &Arguments) -> Result<()> {
         TcpListener::bind(config.address).await.with_context(|| format!("cannot listen on {}", config.address))?;
     say(format_args!("listening on http://{}", listener.local_addr()?));
     let loading = load_all(&app, models, arguments);
-    let serving = serve(listener, app.clone(), stopped(Duration::from_secs(arguments.drain_timeout))?);
+    let drain = Duration::from_secs(arguments.drain_timeout);
+    let serving = serve(listener, app.clone(), connections, drain, stopped()?);
     tokio::pin!(loading, serving);
     tokio::select! {
-        served = &mut serving => return Ok(served?),
+        () = &mut serving => return Ok(()),
         loaded = &mut loading => loaded?,
     }
     say(format_args!("ready"));
-    Ok(serving.await?)
+    serving.await;
+    Ok(())
 }
 
 /// Loads one model after the other, and puts each behind its endpoint as soon as it answers.
@@ -105,23 +117,16 @@ fn named(argument: &str) -> (String, String) {
     (last.strip_suffix(".gguf").unwrap_or(last).to_owned(), argument.to_owned())
 }
 
-/// Done on the first SIGINT or SIGTERM. A second one ends the program at once, and so does `drain` when it is over:
-/// a caller who sends half a request and falls silent holds up the end no longer.
-fn stopped(drain: Duration) -> Result<impl Future<Output = ()> + Send + 'static> {
+/// Done on the first SIGINT or SIGTERM. A second one ends the program at once.
+fn stopped() -> Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         say(format_args!("stopping: answers that have begun come to their end; a second signal stops at once"));
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => std::process::exit(130),
-                _ = interrupt.recv() => std::process::exit(130),
-                () = tokio::time::sleep(drain) => {
-                    say(format_args!("stopped after {} seconds, with connections still open", drain.as_secs()));
-                    std::process::exit(0);
-                }
-            }
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            std::process::exit(130);
         });
     })
 }

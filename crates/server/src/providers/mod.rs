@@ -86,10 +86,18 @@ pub struct ProviderLoad {
     pub running: usize,
     /// Sequences in the queue.
     pub waiting: usize,
-    /// Blocks of the cache that hold tokens.
+    /// Blocks of the cache that sequences hold.
     pub blocks_used: usize,
+    /// Blocks of the cache that no sequence holds and that are kept for those that begin alike.
+    pub blocks_cached: usize,
     /// Blocks of the cache.
     pub blocks_total: usize,
+    /// Times a sequence lost its cache to an older one.
+    pub preemptions: u64,
+    /// Tokens of prompts that were looked up in the cache.
+    pub prefix_queried: u64,
+    /// Of those, the tokens that were found.
+    pub prefix_hit: u64,
 }
 
 /// Why a provider has no answer.

@@ -15,10 +15,10 @@ pub(super) async fn live() -> Json<Value> {
     Json(json!({"status": "live"}))
 }
 
-/// `GET /health/ready`: every configured model answers; where one does not, its endpoint is named.
+/// `GET /health/ready`: every configured model answers, and the server is not stopping. Endpoints that do not are named.
 pub(super) async fn ready(State(app): State<App>) -> Response {
     let unready = app.endpoints().unready();
-    if unready.is_empty() {
+    if unready.is_empty() && !app.life().is_stopping() {
         Json(json!({"status": "ready"})).into_response()
     } else {
         let status = json!({"status": "not ready", "endpoints": unready});

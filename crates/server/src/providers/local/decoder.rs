@@ -1,5 +1,6 @@
 //! Chat and completions of a local decoder: prompts to sequences, the sequences' texts to one stream of events.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -153,7 +154,8 @@ fn start(engine: &EngineHandle, jobs: Vec<Job>, generation: &Generation) -> Resu
             choices.push(start_choice(engine, job, (index, total), params, generation)?);
         }
     }
-    Ok(Answer { choices: total, events: with_usage(stream::select_all(choices), prompt_tokens).boxed() })
+    let events = with_usage(stream::select_all(choices), prompt_tokens, generation.choices);
+    Ok(Answer { choices: total, events: events.boxed() })
 }
 
 type Choice = BoxStream<'static, Result<ChoiceEvent, ProviderError>>;
@@ -161,20 +163,26 @@ type Choice = BoxStream<'static, Result<ChoiceEvent, ProviderError>>;
 /// An event before the usage of the whole answer is known.
 enum ChoiceEvent {
     Text(AnswerEvent),
-    Finished { index: usize, reason: FinishReason, completion_tokens: usize },
+    Finished { index: usize, reason: FinishReason, completion_tokens: usize, cached_tokens: usize },
 }
 
+/// Adds up what was used. A prompt is counted once, however many `choices` it has: what these found of each other was computed
+/// for it, so only what all of them found counts as cached.
 fn with_usage(
     events: impl Stream<Item = Result<ChoiceEvent, ProviderError>>,
     prompt_tokens: usize,
+    choices: usize,
 ) -> impl Stream<Item = Result<AnswerEvent, ProviderError>> {
-    let mut written = 0;
+    let (mut written, mut cached) = (0, BTreeMap::new());
     events.map(move |event| {
         Ok(match event? {
             ChoiceEvent::Text(event) => event,
-            ChoiceEvent::Finished { index, reason, completion_tokens } => {
+            ChoiceEvent::Finished { index, reason, completion_tokens, cached_tokens } => {
                 written += completion_tokens;
-                AnswerEvent::Finished { index, reason, usage: Usage::new(prompt_tokens, written) }
+                let least = cached.entry(index / choices).or_insert(cached_tokens);
+                *least = cached_tokens.min(*least);
+                let usage = Usage::new(prompt_tokens, written).with_cached(cached.values().sum());
+                AnswerEvent::Finished { index, reason, usage }
             }
         })
     })
@@ -216,7 +224,7 @@ fn start_choice(
 
 fn only_echo(index: usize, echo: Option<String>) -> Vec<Result<ChoiceEvent, ProviderError>> {
     let echo = echo.map(|text| Ok(echo_event(index, text, Vec::new())));
-    let end = ChoiceEvent::Finished { index, reason: FinishReason::Length, completion_tokens: 0 };
+    let end = ChoiceEvent::Finished { index, reason: FinishReason::Length, completion_tokens: 0, cached_tokens: 0 };
     echo.into_iter().chain([Ok(end)]).collect()
 }
 
@@ -248,12 +256,12 @@ impl ChoiceWriter {
                 let tokens = delta.tokens.into_iter().map(token_logprob).collect();
                 ChoiceEvent::Text(AnswerEvent::Delta { index, delta: Delta { text: delta.text, tokens } })
             }
-            TextEvent::Finished { reason, completion_tokens } => {
+            TextEvent::Finished { reason, completion_tokens, cached_tokens } => {
                 let reason = match reason {
                     EngineReason::Stop => FinishReason::Stop,
                     EngineReason::Length => FinishReason::Length,
                 };
-                ChoiceEvent::Finished { index, reason, completion_tokens }
+                ChoiceEvent::Finished { index, reason, completion_tokens, cached_tokens }
             }
         }
     }

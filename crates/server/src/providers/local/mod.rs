@@ -17,6 +17,7 @@ use hearth_engine::serve::{Health, LoadedModel, RequestError, SubmitError};
 use hearth_engine::text::{TextError, Tokenizer};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use super::{
     Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad, RerankCall,
@@ -101,7 +102,11 @@ impl Provider for LocalProvider {
             running: load.running,
             waiting: load.waiting,
             blocks_used: load.blocks_used,
+            blocks_cached: load.blocks_cached,
             blocks_total: load.blocks_total,
+            preemptions: load.preemptions,
+            prefix_queried: load.prefixes.queried,
+            prefix_hit: load.prefixes.hit,
         })
     }
 }
@@ -137,7 +142,7 @@ async fn blocking<T: Send + 'static>(
             let _place = place;
             work()
         };
-        let done = tokio::task::spawn_blocking(placed).await;
+        let done = tokio::task::spawn_blocking(placed).instrument(tracing::info_span!("prepare the prompt")).await;
         done.unwrap_or_else(|error| Err(ProviderError::Failed(format!("preparing the prompt: {error}"))))
     };
     match deadline {
