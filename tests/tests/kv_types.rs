@@ -77,7 +77,7 @@ async fn a_request_gives_the_same_in_any_company(arithmetic: Arithmetic) -> Resu
         }
         let others = [
             ("together", plain.clone()),
-            ("in chunks", LoadOptions { token_budget: 7, max_sequences: 3, ..plain.clone() }),
+            ("in chunks", LoadOptions { token_budget: Some(7), max_sequences: 3, ..plain.clone() }),
             ("preempted", LoadOptions { kv_memory: Some(12 * block_bytes(kv_type)), ..plain }),
         ];
         for (what, options) in others {

@@ -1,5 +1,5 @@
-//! What is computed once is used again: a request that finds the beginning of its prompt in the cache gives the same tokens
-//! and log-probabilities as alone in a fresh engine, with the CPU kernels to the last bit.
+//! What is computed once is used again: a request that finds the beginning of its prompt in the cache gives the same
+//! tokens and log-probabilities as alone in a fresh engine, with the CPU kernels to the last bit.
 
 use anyhow::{Result, bail};
 use futures::StreamExt;

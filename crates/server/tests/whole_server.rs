@@ -81,7 +81,8 @@ fn a_stream_says_what_the_plain_answer_says() -> Result<()> {
     wait_until_idle(&server)
 }
 
-/// A prompt that was there before is not computed again, however many choices are made of it; the answer and the metrics say so.
+/// A prompt that was there before is not computed again, however many choices are made of it; the answer and the
+/// metrics say so.
 #[test]
 fn an_answer_says_how_much_of_its_prompt_was_cached() -> Result<()> {
     let server = server()?;

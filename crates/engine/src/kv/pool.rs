@@ -9,9 +9,9 @@ use crate::ids::BlockId;
 /// All blocks of one model's cache. A block is empty, or held by some tables, or cached: held by none, and still
 /// found by its tokens.
 ///
-/// A block that is written stands in one table alone; what is shared is full and stays as it is. A table holds a block only
-/// together with all blocks before it, and gives them back last block first. So no block is cached longer than
-/// the one before it, and the one that has been cached longest has none after it that would be lost with it.
+/// A block that is written stands in one table alone; what is shared is full and stays as it is. A table holds a block
+/// only together with all blocks before it, and gives them back last block first. So no block is cached longer than the
+/// one before it, and the one that has been cached longest has none after it that would be lost with it.
 #[derive(Debug)]
 pub struct BlockPool {
     /// The most recently emptied is handed out first.
@@ -140,8 +140,8 @@ impl BlockPool {
         }
     }
 
-    /// Makes a full block that a table holds known by its tokens, after the block before it. Returns the block that the table is
-    /// to hold from now on: where another has the same content already, that one, and this one is given back.
+    /// Makes a full block that a table holds known by its tokens, after the block before it. Returns the block that the
+    /// table is to hold from now on: where another has the same content already, that one, and this one is given back.
     ///
     /// After a block that is not known itself, nothing is entered.
     pub fn enter(&mut self, before: Option<BlockId>, block: BlockId, tokens: &[u32]) -> BlockId {
@@ -170,8 +170,8 @@ impl BlockPool {
         self.index.entry(block)
     }
 
-    /// Checks that each block is empty, cached or held by just as many of `tables` as it counts, and that index and cached
-    /// blocks agree.
+    /// Checks that each block is empty, cached or held by just as many of `tables` as it counts, and that index and
+    /// cached blocks agree.
     ///
     /// # Errors
     /// A sentence that names the first block that is lost, counted wrongly, or in two states.

@@ -1,8 +1,8 @@
-//! The prefix index: which full block holds the keys and values of which tokens. It owns a tree of token blocks and knows
-//! neither who holds a block nor when one is evicted. No tensors.
+//! The prefix index: which full block holds the keys and values of which tokens. It owns a tree of token blocks and
+//! knows neither who holds a block nor when one is evicted. No tensors.
 //!
-//! What a block holds depends on its own tokens and on all before them, so a block is found by walking down from the root,
-//! one full block a step. Tokens are compared and not hashed: nothing can collide.
+//! What a block holds depends on its own tokens and on all before them, so a block is found by walking down from the
+//! root, one full block a step. Tokens are compared and not hashed: nothing can collide.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use crate::ids::BlockId;
 
-/// Blocks by their tokens. In order, so that the neighbour of tokens that are not there has the longest common beginning.
+/// Blocks by their tokens. In order, so that the neighbour of tokens that are not there has the longest common
+/// beginning.
 type Children = BTreeMap<Arc<[u32]>, BlockId>;
 
 /// One block of the tree.
@@ -83,8 +84,8 @@ impl PrefixIndex {
         self.children(parent)?.get(tokens).copied()
     }
 
-    /// Puts a block into the tree. False, and nothing is changed, when `parent` or such a child of it is not to be found or
-    /// there already.
+    /// Puts a block into the tree. False, and nothing is changed, where there is no such parent, or it has such a child
+    /// already, or the block stands in the tree.
     pub fn insert(&mut self, parent: Option<BlockId>, block: BlockId, tokens: &[u32]) -> bool {
         if self.contains(block) || self.child(parent, tokens).is_some() {
             return false;

@@ -18,8 +18,8 @@ pub struct SchedulerConfig {
     pub prefix_cache: bool,
 }
 
-/// How much of the prompts did not have to be computed, since the start. In tokens; a preempted sequence that comes back is
-/// not counted again.
+/// How much of the prompts did not have to be computed, since the start. In tokens; a preempted sequence that comes
+/// back is not counted again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrefixCounts {
     /// Tokens of the prompts that were looked up.
@@ -72,7 +72,8 @@ impl Scheduler {
         self.prefixes
     }
 
-    /// Forgets every sequence and all that is cached, and starts with a new pool of the same size: the last resort when the books are broken.
+    /// Forgets every sequence and all that is cached, and starts with a new pool of the same size: the last resort when
+    /// the books are broken.
     pub fn clear(&mut self) {
         self.running.clear();
         self.waiting.clear();
@@ -105,8 +106,8 @@ impl Scheduler {
         self.waiting.retain(|sequence| sequence.id != id);
     }
 
-    /// Removes a sequence whose computation failed. Where the fault lies and what it has touched is not known, so nothing that
-    /// was computed until now is found again.
+    /// Removes a sequence whose computation failed. Where the fault lies and what it has touched is not known, so
+    /// nothing that was computed until now is found again.
     pub fn fail(&mut self, id: SeqId) {
         self.pool.forget();
         self.remove(id);
@@ -125,8 +126,8 @@ impl Scheduler {
         StepPlan { advances, copies }
     }
 
-    /// Records that the tokens of one advance are in the cache, where others find the blocks that are full by now, and the
-    /// token sampled after them.
+    /// Records that the tokens of one advance are in the cache, where others find the blocks that are full by now, and
+    /// the token sampled after them.
     pub fn commit(&mut self, advance: &Advance, sampled: Option<u32>) {
         let Some(sequence) = self.running.iter_mut().find(|sequence| sequence.id == advance.id) else { return };
         let size = self.pool.block_size();
@@ -278,14 +279,15 @@ impl Scheduler {
         }
     }
 
-    /// Whether there are blocks for all tokens of a waiting sequence and the next. What others hold of it costs nothing.
+    /// Whether there are blocks for all tokens of a waiting sequence and the next. What others hold of it costs
+    /// nothing.
     fn has_room(&self, sequence: &Sequence, found: &PrefixMatch) -> bool {
         let shared = found.blocks.iter().filter(|block| self.pool.holders(**block) > 0).count();
         self.pool.blocks_for(sequence.tokens().len() + 1) - shared <= self.pool.free()
     }
 
-    /// Whether a running sequence is about to compute the block that follows what was found of a waiting one, so that it
-    /// will be there to be shared.
+    /// Whether a running sequence is about to compute the block that follows what was found of a waiting one, so that
+    /// it will be there to be shared.
     ///
     /// The wait is for one step. Where budget is left for an admission, every running sequence has been given all it
     /// had left to compute, and this block with it. So those further back may wait too, and stay in their order.
@@ -296,8 +298,8 @@ impl Scheduler {
         self.may_reuse(sequence) && self.running.iter().any(same)
     }
 
-    /// Gives a sequence the blocks that were found of it. Where another block begins as it goes on, it gets one of its own to
-    /// copy that to, if there is room for the other beside it; the copy is returned, and the other held.
+    /// Gives a sequence the blocks that were found of it. Where another block begins as it goes on, it gets one of its
+    /// own to copy that to, if there is room for the other beside it; the copy is returned, and the other held.
     fn begin(&mut self, sequence: &mut Sequence, found: PrefixMatch) -> Option<(BlockId, BlockId)> {
         let tokens = sequence.tokens().len();
         let own = self.pool.blocks_for(tokens + 1) - found.blocks.len();

@@ -1,15 +1,16 @@
 //! From a model's files to its running thread.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use candle_core::Device;
 use hearth_kernels::Threads;
 
 use super::encoder::EncoderWorker;
 use super::footprint::{BLOCK_SIZE, Needs, check_memory, layout_of};
+use super::handle::Terms;
 use super::model_text::model_text;
-use super::{EncoderHandle, EngineHandle, ModelInfo, RerankerHandle};
+use super::{Decorator, EncoderHandle, EngineHandle, EngineLoad, Health, ModelInfo, RerankerHandle};
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::error::Error;
@@ -32,8 +33,8 @@ pub(super) const DEVICE_TOKENS: usize = 512;
 pub struct LoadOptions {
     /// Where it runs.
     pub device: DeviceChoice,
-    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It is
-    /// slower by far: for tests of what runs on those devices.
+    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It
+    /// is slower by far: for tests of what runs on those devices.
     pub tensor_operations: bool,
     /// What the weights are quantised to when they are loaded; by default they are used as they are stored.
     pub quant: Option<QuantScheme>,
@@ -56,6 +57,12 @@ pub struct LoadOptions {
     pub token_budget: Option<usize>,
     /// Whether a prompt begins from what was computed for others that begin alike.
     pub prefix_cache: bool,
+    /// How long a step may take, after the first, before the model counts as stalled; any time without one.
+    pub step_timeout: Option<Duration>,
+    /// What its numbers are called by in the metrics; the model's name by default.
+    pub label: Option<String>,
+    /// What is put around the model.
+    pub decorate: Option<Decorator>,
 }
 
 impl Default for LoadOptions {
@@ -76,6 +83,9 @@ impl Default for LoadOptions {
             queue,
             token_budget,
             prefix_cache: true,
+            step_timeout: Some(Duration::from_secs(120)),
+            label: None,
+            decorate: None,
         }
     }
 }
@@ -85,6 +95,15 @@ impl LoadOptions {
     fn decoder_tokens(&self, device: &Device) -> usize {
         let usual = if device.is_cpu() { CPU_TOKENS } else { DEVICE_TOKENS };
         self.token_budget.unwrap_or(usual).max(self.max_sequences)
+    }
+
+    /// On what terms model `name` takes requests.
+    fn terms(&self, name: &str) -> Terms {
+        Terms {
+            limit: self.max_sequences.max(1) + self.queue,
+            step_timeout: self.step_timeout,
+            label: self.label.clone().unwrap_or_else(|| name.to_owned()),
+        }
     }
 }
 
@@ -117,6 +136,26 @@ impl LoadedModel {
             Self::Decoder(handle) => handle.info(),
             Self::Encoder(handle) => handle.info(),
             Self::Reranker(handle) => handle.info(),
+        }
+    }
+
+    /// Whether it answers.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Decoder(handle) => handle.health(),
+            Self::Encoder(handle) => handle.health(),
+            Self::Reranker(handle) => handle.health(),
+        }
+    }
+
+    /// What it is doing now.
+    #[must_use]
+    pub fn load(&self) -> EngineLoad {
+        match self {
+            Self::Decoder(handle) => handle.load(),
+            Self::Encoder(handle) => handle.load(),
+            Self::Reranker(handle) => handle.load(),
         }
     }
 }
@@ -159,7 +198,12 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
         weight_bytes: checkpoint.weights.total_bytes(),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
-    match (architecture.load)(&checkpoint, &backend)? {
+    let model = (architecture.load)(&checkpoint, &backend)?;
+    let model = match &options.decorate {
+        Some(decorator) => decorator.apply(model),
+        None => model,
+    };
+    match model {
         Model::Decoder(decoder) => {
             let cache = needs.cache_bytes(options, memory);
             start_decoder(Loaded { model: decoder, info, checkpoint: &checkpoint }, &backend, cache, options)
@@ -217,8 +261,8 @@ fn start_decoder(
     let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());
     let text = Arc::new(model_text(checkpoint)?);
     backend.synchronize()?; // another thread takes it over
-    let limit = config.max_sequences + options.queue;
-    Ok(LoadedModel::Decoder(EngineHandle::start(info, text, scheduler, runner, limit)?))
+    let terms = options.terms(&info.name);
+    Ok(LoadedModel::Decoder(EngineHandle::start(info, text, scheduler, runner, terms)?))
 }
 
 fn start_encoder(
@@ -233,8 +277,8 @@ fn start_encoder(
     let text = Arc::new(model_text(checkpoint)?);
     backend.synchronize()?; // another thread takes it over
     let worker = EncoderWorker::new(model, backend.clone(), options.token_budget.unwrap_or(DEVICE_TOKENS));
-    let limit = options.max_sequences + options.queue;
-    EncoderHandle::start(info, text, worker, limit)
+    let terms = options.terms(&info.name);
+    EncoderHandle::start(info, text, worker, terms)
 }
 
 /// How many blocks the cache gets from so many bytes.

@@ -68,7 +68,7 @@ pub trait Provider: Send + Sync {
         ProviderError::WrongTask(format!("the tokenizer of the model {} is not known here", self.model_name()))
     }
 
-    /// Whether the model can still answer at all.
+    /// Whether the model answers: neither stopped nor stuck.
     fn is_alive(&self) -> bool {
         true
     }
@@ -133,6 +133,12 @@ pub enum ProviderError {
     /// The model does not answer any more, or not yet.
     #[error("{0}")]
     Stopped(String),
+    /// The call's deadline passed.
+    #[error("the request's time is over, {}", if *begun { "before its answer was complete" } else { "before its turn came" })]
+    Late {
+        /// Whether any of it had been computed.
+        begun: bool,
+    },
     /// The model does not do this.
     #[error("{0}")]
     WrongTask(String),
@@ -163,7 +169,10 @@ impl From<ProviderError> for ApiError {
                 Self::new(ErrorKind::ContextLength, message).with_field(field)
             }
             ProviderError::Busy(_) => Self::new(ErrorKind::RateLimited, message),
-            ProviderError::Stopped(_) => Self::new(ErrorKind::Unavailable, message),
+            ProviderError::Late { begun: true } => Self::new(ErrorKind::Timeout, message),
+            ProviderError::Stopped(_) | ProviderError::Late { begun: false } => {
+                Self::new(ErrorKind::Unavailable, message)
+            }
             ProviderError::Failed(detail) => Self::internal("the model failed to answer", detail),
         }
     }

@@ -40,6 +40,7 @@ pub(super) fn chat_generation(
     fields: &ChatFields,
     sampling: SamplingFields,
     output: &OutputFields,
+    limits: Limits,
 ) -> Result<Generation, FieldError> {
     let wanted = fields.logprobs == Some(true);
     if fields.top_logprobs.is_some() && !wanted {
@@ -49,7 +50,8 @@ pub(super) fn chat_generation(
     let max_tokens = max_tokens(&sampling, 1)?;
     let choices = count("n", output.n, 1)?;
     let logprobs = wanted.then(|| fields.top_logprobs.unwrap_or(0));
-    Ok(Generation { sampling: SamplingRequest { logprobs, ..sampling_request(sampling)? }, max_tokens, choices })
+    let sampling = SamplingRequest { logprobs, ..sampling_request(sampling)? };
+    Ok(Generation { sampling, max_tokens, choices, deadline: limits.deadline() })
 }
 
 /// What to complete, how many of the answers to return, and whether they carry log probabilities.
@@ -69,6 +71,7 @@ pub(super) fn completion(
     fields: CompletionFields,
     sampling: SamplingFields,
     output: &OutputFields,
+    limits: Limits,
 ) -> Result<CheckedCompletion, FieldError> {
     let echo = fields.echo == Some(true);
     check_logprobs("logprobs", fields.logprobs)?;
@@ -96,7 +99,7 @@ pub(super) fn completion(
         echo,
         templated,
         on_overflow: if truncate { OnOverflow::DropBeginning } else { OnOverflow::Refuse },
-        generation: Generation { sampling, max_tokens, choices },
+        generation: Generation { sampling, max_tokens, choices, deadline: limits.deadline() },
     };
     let suffix = fields.suffix.unwrap_or_default();
     Ok(CheckedCompletion { call, returned, logprobs: fields.logprobs.is_some(), suffix })
@@ -117,7 +120,7 @@ pub(super) fn embedding(fields: EmbeddingFields, limits: Limits) -> Result<Embed
         return Err(FieldError::conflict("instruction", "only texts can have an instruction, not token ids"));
     }
     let cut = cut(fields.truncate, fields.truncate_prompt_tokens)?;
-    Ok(EmbeddingCall { inputs, instruction, dimensions: fields.dimensions, cut })
+    Ok(EmbeddingCall { inputs, instruction, dimensions: fields.dimensions, deadline: limits.deadline(), cut })
 }
 
 /// Where texts are cut. The number of tokens wins over `truncate`, which names none.
@@ -239,7 +242,7 @@ mod tests {
     use crate::wire::completions::CompletionRequest;
     use crate::wire::parse_object;
 
-    const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 8 };
+    const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 8, request_timeout: None };
 
     fn object(mut base: Value, more: Value) -> crate::wire::JsonObject {
         base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -249,12 +252,12 @@ mod tests {
     fn chat(more: Value) -> Result<Generation, FieldError> {
         let request = ChatRequest::read(object(json!({"messages": [{"role": "user", "content": "x"}]}), more))?;
         streaming(&request.output)?;
-        chat_generation(&request.chat, request.sampling, &request.output)
+        chat_generation(&request.chat, request.sampling, &request.output, LIMITS)
     }
 
     fn complete(more: Value) -> Result<CheckedCompletion, FieldError> {
         let request = CompletionRequest::read(object(json!({"prompt": "x"}), more))?;
-        completion(request.completion, request.sampling, &request.output)
+        completion(request.completion, request.sampling, &request.output, LIMITS)
     }
 
     fn embed(more: Value) -> Result<EmbeddingCall, FieldError> {

@@ -27,7 +27,7 @@ use crate::wire::options::{FinishReason, Usage};
 pub(super) async fn chat(engine: &EngineHandle, call: ChatCall) -> Result<Answer, ProviderError> {
     let text = Arc::clone(engine.text());
     let context_length = engine.info().context_length;
-    let prompt = blocking(move || {
+    let prompt = blocking(call.generation.deadline, move || {
         for message in &call.messages {
             check_text_length(&message.content, &text.tokenizer, context_length, "messages")?;
         }
@@ -43,7 +43,7 @@ pub(super) async fn complete(engine: &EngineHandle, call: CompletionCall) -> Res
     let preparing = engine.clone();
     let CompletionCall { prompts, echo, templated, on_overflow, generation } = call;
     let max_tokens = generation.max_tokens;
-    let jobs = blocking(move || {
+    let jobs = blocking(generation.deadline, move || {
         let preparation = Preparation { text: preparing.text(), info: preparing.info(), echo, templated };
         let kept = (on_overflow == OnOverflow::DropBeginning).then(|| preparation.kept_tokens(max_tokens));
         prompts.into_iter().map(|prompt| preparation.job(prompt, kept)).collect::<Result<Vec<_>, _>>()
@@ -151,7 +151,7 @@ fn start(engine: &EngineHandle, jobs: Vec<Job>, generation: &Generation) -> Resu
             // At most some hundred, so the number fits.
             let params = params.for_choice(choice as u32);
             let index = choices.len();
-            choices.push(start_choice(engine, job, (index, total), (params, generation.max_tokens))?);
+            choices.push(start_choice(engine, job, (index, total), params, generation)?);
         }
     }
     let events = with_usage(stream::select_all(choices), prompt_tokens, generation.choices);
@@ -166,8 +166,8 @@ enum ChoiceEvent {
     Finished { index: usize, reason: FinishReason, completion_tokens: usize, cached_tokens: usize },
 }
 
-/// Adds up what was used. A prompt is counted once, however many `choices` it has: what these found of each other was computed
-/// for it, so only what all of them found counts as cached.
+/// Adds up what was used. A prompt is counted once, however many `choices` it has: what these found of each other was
+/// computed for it, so only what all of them found counts as cached.
 fn with_usage(
     events: impl Stream<Item = Result<ChoiceEvent, ProviderError>>,
     prompt_tokens: usize,
@@ -188,13 +188,15 @@ fn with_usage(
     })
 }
 
-/// Queues one choice. `(index, total)`: which of how many of the answer. `(params, max_tokens)`: how it is made.
+/// Queues one choice. `(index, total)`: which of how many of the answer. `params` are its own.
 fn start_choice(
     engine: &EngineHandle,
     job: &Job,
     (index, total): (usize, usize),
-    (params, max_tokens): (SamplingParams, usize),
+    params: SamplingParams,
+    generation: &Generation,
 ) -> Result<Choice, ProviderError> {
+    let max_tokens = generation.max_tokens;
     let prompt_logprobs = if job.echo.is_some() { params.logprobs() } else { None };
     let echo = job.echo.clone();
     if max_tokens == 0 && prompt_logprobs.is_none() {
@@ -204,7 +206,7 @@ fn start_choice(
     let stops = params.stop().to_vec();
     let request = GenerationRequest::check(job.tokens.clone(), params, max_tokens, prompt_logprobs, engine.info())
         .map_err(|error| request_error(job.field, &error))?;
-    let generation = engine.submit(request).map_err(|error| choices_error(&error, total))?;
+    let generation = engine.submit(request.until(generation.deadline)).map_err(|error| choices_error(&error, total))?;
     let shown = if prompt_logprobs.is_some() { job.tokens.clone() } else { Vec::new() };
     let text = Arc::clone(engine.text());
     let leading =

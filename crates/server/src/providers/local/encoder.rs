@@ -10,11 +10,11 @@ use crate::providers::{Cut, EmbeddingCall, Embeddings, Prompt, ProviderError};
 pub(super) async fn embed(encoder: &EncoderHandle, call: EmbeddingCall) -> Result<Embeddings, ProviderError> {
     check_dimensions(encoder, call.dimensions)?;
     let most = most_tokens(encoder, call.cut)?;
-    let tokenizer = encoder.tokenizer().clone();
-    let texts = blocking(move || tokens_of_all(&tokenizer, call, most)).await?;
+    let (tokenizer, deadline) = (encoder.tokenizer().clone(), call.deadline);
+    let texts = blocking(deadline, move || tokens_of_all(&tokenizer, call, most)).await?;
     encoder.check(&texts).map_err(|error| request_error("input", &error))?;
     let prompt_tokens = texts.iter().map(Vec::len).sum();
-    let computing = encoder.submit(texts).map_err(|error| submit_error(&error))?;
+    let computing = encoder.submit_until(texts, deadline).map_err(|error| submit_error(&error))?;
     let vectors = computing.await.map_err(|error| engine_error(&error))?;
     Ok(Embeddings { vectors, prompt_tokens })
 }
