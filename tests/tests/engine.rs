@@ -3,7 +3,6 @@
 //! frees its cache; what cannot run is refused with the reason.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use futures::StreamExt;
@@ -88,17 +87,7 @@ fn assert_same(a: &Generated, b: &Generated, spread: f32, what: &str) {
 }
 
 async fn wait_until_idle(engine: &EngineHandle) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        let load = engine.load();
-        if (load.running, load.waiting, load.blocks_used) == (0, 0, 0) {
-            return Ok(());
-        }
-        if begun.elapsed() > Duration::from_secs(20) {
-            bail!("still busy: {load:?}");
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    hearth_tests::wait_until_idle(|| engine.load()).await
 }
 
 /// Decoders of every kind of layer: dense, and mixtures whose experts see another set of tokens in each batch.
@@ -135,7 +124,7 @@ async fn a_prompt_gives_the_same_in_chunks_and_whole(arithmetic: Arithmetic) -> 
     for name in DECODERS {
         let whole = decoder(&checkpoint(name), &arithmetic.options())?;
         for token_budget in [1, 2, 7, 16, 33] {
-            let options = LoadOptions { token_budget, max_sequences: 1, ..arithmetic.options() };
+            let options = LoadOptions { token_budget: Some(token_budget), max_sequences: 1, ..arithmetic.options() };
             let chunked = decoder(&checkpoint(name), &options)?;
             // More rows than are held at a time.
             let tokens = prompt(2 * LOGIT_ROWS + 9, 5);
@@ -205,7 +194,7 @@ async fn preemption_repeats_no_prompt_log_probability(arithmetic: Arithmetic) ->
     let roomy = engine(&arithmetic.options())?;
     let tight = engine(&LoadOptions {
         kv_memory: Some(BLOCK_BYTES * 12),
-        token_budget: 16,
+        token_budget: Some(16),
         max_sequences: 8,
         ..arithmetic.options()
     })?;
@@ -269,7 +258,7 @@ async fn text_of(
                 counted += own;
                 text.push_str(&delta.text);
             }
-            TextEvent::Finished { reason, completion_tokens } => {
+            TextEvent::Finished { reason, completion_tokens, .. } => {
                 assert!(stream.next().await.is_none(), "nothing comes after the end");
                 assert!(counted <= completion_tokens);
                 return Ok((text, completion_tokens, reason));
@@ -379,7 +368,7 @@ async fn choices_of_one_seed_differ_and_repeat() -> Result<()> {
 
 async fn texts_embed_the_same_alone_and_packed(arithmetic: Arithmetic) -> Result<()> {
     for name in ["bert-cls", "bert-mean"] {
-        let encoder = encoder(&checkpoint(name), &LoadOptions { token_budget: 64, ..arithmetic.options() })?;
+        let encoder = encoder(&checkpoint(name), &LoadOptions { token_budget: Some(64), ..arithmetic.options() })?;
         let words =
             ["rain", "hills and a river", "morning", "What is the capital of France?", "a", "night night night"];
         let texts: Vec<Vec<u32>> = (0..40)

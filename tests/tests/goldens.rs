@@ -128,7 +128,7 @@ async fn mixtures_of_experts_in_gguf_agree_with_pytorch(arithmetic: Arithmetic) 
 
 /// A prompt in chunks of three tokens gives what PyTorch gives for the whole, prompt log-probabilities included.
 async fn llama_agrees_with_pytorch_in_small_chunks(arithmetic: Arithmetic) -> Result<()> {
-    let options = hearth_engine::serve::LoadOptions { token_budget: 3, max_sequences: 2, ..arithmetic.options() };
+    let options = hearth_engine::serve::LoadOptions { token_budget: Some(3), max_sequences: 2, ..arithmetic.options() };
     let engine = decoder(&checkpoint("llama-tied-f32"), &options)?;
     for prompt in golden::<Decoder>("llama-tied-f32")?.prompts {
         check_prompt(&engine, "llama-tied-f32", &prompt, arithmetic).await?;

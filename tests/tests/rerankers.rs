@@ -33,7 +33,7 @@ async fn rerankers_agree_with_pytorch(arithmetic: Arithmetic) -> Result<()> {
 /// A pair alone and the same pair among others, in batches of many sizes: the same score, with the kernels to the last bit.
 async fn a_score_does_not_depend_on_the_other_pairs(arithmetic: Arithmetic) -> Result<()> {
     for name in RERANKERS {
-        let reranker = reranker(&checkpoint(name), &LoadOptions { token_budget: 48, ..arithmetic.options() })?;
+        let reranker = reranker(&checkpoint(name), &LoadOptions { token_budget: Some(48), ..arithmetic.options() })?;
         let encode = |text: &str| reranker.tokenizer().encode(text, SpecialTokens::Omit);
         let query = encode("What is the capital?")?;
         let pairs: Vec<TypedText> = (0..30)

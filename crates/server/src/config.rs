@@ -3,7 +3,7 @@
 //! The only place of this crate that reads the environment.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::gate::Access;
 
@@ -29,6 +29,8 @@ pub struct ServeSettings {
     pub choices: usize,
     /// How many connections there may be, and how long they may do nothing.
     pub connections: ConnectionLimits,
+    /// How long a request may take; zero for any time.
+    pub request_timeout: Duration,
 }
 
 impl Default for ServeSettings {
@@ -41,6 +43,7 @@ impl Default for ServeSettings {
             texts: 2048,
             choices: 128,
             connections: ConnectionLimits::default(),
+            request_timeout: Duration::from_secs(600),
         }
     }
 }
@@ -62,6 +65,7 @@ impl ServeSettings {
             body: at_least_one("the longest request body", self.body_limit)?,
             texts: at_least_one("the number of texts of a request", self.texts)?,
             choices: at_least_one("the number of choices of a request", self.choices)?,
+            request_timeout: (!self.request_timeout.is_zero()).then_some(self.request_timeout),
         };
         let connections = self.connections.check()?;
         Ok(ServeConfig { address: SocketAddr::new(self.host, self.port), access, limits, connections })
@@ -127,6 +131,15 @@ pub struct Limits {
     pub texts: usize,
     /// Prompts times choices.
     pub choices: usize,
+    /// From a request's arrival to the end of its answer; any time without one.
+    pub request_timeout: Option<Duration>,
+}
+
+impl Limits {
+    /// When a request that arrives now has to be answered.
+    pub fn deadline(self) -> Option<Instant> {
+        self.request_timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+    }
 }
 
 /// Settings that cannot be used.

@@ -57,11 +57,13 @@ pub enum ErrorKind {
     /// The body is longer than allowed.
     PayloadTooLarge,
     /// The body does not come to its end.
-    Timeout,
+    SlowBody,
     /// The model's queue is full.
     RateLimited,
     /// The model is loading or has stopped.
     Unavailable,
+    /// The answer was not complete in time.
+    Timeout,
     /// The server's own failure.
     Internal,
 }
@@ -91,7 +93,7 @@ impl ErrorKind {
                 (StatusCode::METHOD_NOT_ALLOWED, INVALID, Some("method_not_allowed"), "BAD_REQUEST")
             }
             Self::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("payload_too_large"), "BAD_REQUEST"),
-            Self::Timeout => (StatusCode::REQUEST_TIMEOUT, INVALID, Some("request_timeout"), "DEADLINE_EXCEEDED"),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, INVALID, Some("request_timeout"), "DEADLINE_EXCEEDED"),
             Self::RateLimited => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
@@ -104,6 +106,9 @@ impl ErrorKind {
                 Some("service_unavailable"),
                 "TEMPORARILY_UNAVAILABLE",
             ),
+            Self::Timeout => {
+                (StatusCode::GATEWAY_TIMEOUT, "timeout_error", Some("request_timeout"), "DEADLINE_EXCEEDED")
+            }
             Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), "INTERNAL_ERROR")
             }

@@ -166,7 +166,7 @@ fn chat(path: &str, says: &str, streamed: bool) -> String {
 fn rest(mut stream: TcpStream) -> Result<String> {
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
-        Err(error) if error.kind() != ErrorKind::ConnectionReset => return Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => Err(error.into()),
         _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
     }
 }

@@ -169,6 +169,19 @@ pub(crate) fn expand_blocks(isa: Isa, format: Format, bytes: &[u8], out: &mut [f
 }
 
 for_each_isa! {
+    /// Expands rows of whole blocks, each `stride` bytes after the one before, to rows of so many numbers, one after another.
+    pub(crate) fn expand_rows(format: Format, bytes: &[u8], stride: usize, rows: (usize, &mut [f32])) = expand_each;
+}
+
+/// The choice among formats is made again for each row, which costs a jump; going through [`expand_blocks`] would cost a call.
+#[inline(always)]
+fn expand_each(format: Format, bytes: &[u8], stride: usize, (width, out): (usize, &mut [f32])) {
+    for (index, out) in out.chunks_exact_mut(width).enumerate() {
+        expand_any(format, &bytes[index * stride..], out);
+    }
+}
+
+for_each_isa! {
     fn expand_plain(format: Format, bytes: &[u8], out: &mut [f32]) = expand_any;
 }
 

@@ -5,6 +5,7 @@ use clap::Args;
 use hearth_engine::config::HubConfig;
 use hearth_engine::device::{self, DeviceChoice};
 use hearth_engine::hub::{CacheDirectory, CacheState, Catalogue, LocalModel, ModelLocation, fetch};
+use hearth_engine::kv::KvType;
 use hearth_engine::serve::{EngineHandle, LoadOptions, LoadedModel, Needs, check_memory};
 use hearth_engine::weights::QuantScheme;
 
@@ -25,9 +26,20 @@ pub(super) struct LoadArguments {
     /// Size of the key-value cache of each model in MiB [default: four contexts, at most a quarter of the free memory]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     kv_memory: Option<u64>,
+    /// Numbers of the key-value cache: f32 (exact), f16 (half the memory; rounds to 11 bits), bf16 (half the memory; rounds
+    /// to 8 bits) or q8_0 (a quarter of the memory; 8 bits and a scale for 32 numbers, CPU only)
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    kv_type: KvType,
+    /// Tokens computed in one step: with fewer, running streams pause less while long prompts arrive; with more, prompts may
+    /// be faster [default: 128 on the CPU, 512 elsewhere]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    token_budget: Option<u32>,
     /// Load a model even where the sum of what it needs exceeds the memory that is available
     #[arg(long)]
     overcommit: bool,
+    /// Compute every prompt as a whole, whatever was computed before of others that begin alike
+    #[arg(long)]
+    no_prefix_cache: bool,
 }
 
 impl LoadArguments {
@@ -39,7 +51,10 @@ impl LoadArguments {
             quant: self.quant,
             threads: self.threads.map(usize::from),
             kv_memory,
+            kv_type: self.kv_type,
             overcommit: self.overcommit,
+            token_budget: self.token_budget.map(|tokens| tokens as usize),
+            prefix_cache: !self.no_prefix_cache,
             ..LoadOptions::default()
         }
     }

@@ -3,6 +3,7 @@
 mod answer;
 mod bench;
 mod embed;
+mod limits;
 mod list;
 mod load;
 mod logs;

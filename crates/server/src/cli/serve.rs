@@ -13,6 +13,7 @@ use hearth_engine::serve::LoadOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::limits::LimitArguments;
 use super::load::{LoadArguments, load_within, shares};
 use super::logs::LogArguments;
 use super::terminal::say;
@@ -41,6 +42,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) log: LogArguments,
     #[command(flatten)]
+    limits: LimitArguments,
+    #[command(flatten)]
     load: LoadArguments,
 }
 
@@ -60,7 +63,7 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     let connections = ConnectionLimits { most: arguments.max_connections, ..ConnectionLimits::default() };
     let settings =
         ServeSettings { host: arguments.host, port: arguments.port, connections, ..ServeSettings::from_environment() };
-    let config = settings.check()?;
+    let config = arguments.limits.settings(settings).check()?;
     let connections = ConnectionLimits { most: within_open_files(config.connections.most), ..config.connections };
     let app = App::new(config.access, config.limits);
     let models: Vec<(String, String)> = arguments.models.iter().map(|model| named(model)).collect();
@@ -89,7 +92,7 @@ async fn load_all(app: &App, models: Vec<(String, String)>, arguments: &Argument
     let all: Vec<&str> = models.iter().map(|(_, model)| model.as_str()).collect();
     let shares = shares(&all, &options)?;
     for ((name, model), memory) in models.into_iter().zip(shares) {
-        let options = LoadOptions { memory, ..options.clone() };
+        let options = arguments.limits.options(&name, LoadOptions { memory, ..options.clone() });
         let loaded = tokio::task::spawn_blocking(move || load_within(&model, &options))
             .await
             .map_err(|error| anyhow!("loading broke off: {error}"))??;

@@ -51,7 +51,7 @@ impl FromRequest<App> for JsonBody {
         }
         let bytes = Bytes::from_request(request, app).await.map_err(|rejection| {
             if let Some(stalled) = BodyStalled::among(&rejection) {
-                return ApiError::new(ErrorKind::Timeout, stalled.to_string());
+                return ApiError::new(ErrorKind::SlowBody, stalled.to_string());
             }
             let text = rejection.body_text();
             match rejection.into_response().status() {
