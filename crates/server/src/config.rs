@@ -75,7 +75,8 @@ impl ServeSettings {
 /// How many connections there may be, and how long they may do nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections at the same time. One more sends away whoever has been idle longest.
+    /// Connections with a request at the same time. There are a few more places, where health checks are still answered
+    /// and all else is refused; when those are full too, a newcomer sends away whoever has been idle longest.
     pub most: usize,
     /// How long a connection may be without a complete head of a request, before the first one and between two.
     pub idle_timeout: Duration,
