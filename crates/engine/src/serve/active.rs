@@ -41,6 +41,8 @@ pub(super) struct Active {
     ends_at_end_tokens: bool,
     events: EventSender,
     begun: Arc<AtomicBool>,
+    /// Whether that it runs has been told.
+    admitted: bool,
     place: Place,
 }
 
@@ -81,6 +83,7 @@ impl Active {
             sampler: Sampler::new(request.params, end_tokens),
             events,
             begun,
+            admitted: false,
             place,
         };
         (active, request.prompt)
