@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 
 pub use crate::config::ConnectionLimits;
 use exchange::Exchange;
-pub(crate) use exchange::{BodyStalled, Crowded};
+pub(crate) use exchange::{BodyLate, Crowded};
 use places::{Place, Places};
 use socket::Socket;
 
