@@ -32,8 +32,6 @@ pub(super) struct Active {
     pub(super) submitted: Instant,
     /// When its last token came.
     pub(super) last_token: Option<Instant>,
-    /// Whether that it runs has been told.
-    admitted: bool,
     pub(super) prompt: PromptLogprobs,
     sampler: Sampler,
     history: TokenHistory,
@@ -70,7 +68,6 @@ impl Active {
             deadline: request.deadline,
             submitted,
             last_token: None,
-            admitted: false,
             prompt: PromptLogprobs {
                 alternatives: request.prompt_logprobs,
                 length: request.prompt.len(),
