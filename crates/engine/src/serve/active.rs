@@ -32,8 +32,6 @@ pub(super) struct Active {
     pub(super) submitted: Instant,
     /// When its last token came.
     pub(super) last_token: Option<Instant>,
-    /// Whether that it runs has been told.
-    admitted: bool,
     pub(super) prompt: PromptLogprobs,
     sampler: Sampler,
     history: TokenHistory,
@@ -41,6 +39,8 @@ pub(super) struct Active {
     ends_at_end_tokens: bool,
     events: EventSender,
     begun: Arc<AtomicBool>,
+    /// Whether that it runs has been told.
+    admitted: bool,
     place: Place,
 }
 
@@ -68,7 +68,6 @@ impl Active {
             deadline: request.deadline,
             submitted,
             last_token: None,
-            admitted: false,
             prompt: PromptLogprobs {
                 alternatives: request.prompt_logprobs,
                 length: request.prompt.len(),
@@ -81,6 +80,7 @@ impl Active {
             sampler: Sampler::new(request.params, end_tokens),
             events,
             begun,
+            admitted: false,
             place,
         };
         (active, request.prompt)

@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
-    /// Most connections at a time; one more takes the place of whichever has been idle longest
+    /// Most connections that are answered at a time; with more, health checks are answered and the rest gets 503
     #[arg(long, default_value_t = ConnectionLimits::default().most, value_name = "COUNT")]
     max_connections: usize,
     #[command(flatten)]

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 
 pub use crate::config::ConnectionLimits;
 use exchange::Exchange;
-pub(crate) use exchange::{BodyStalled, Crowded};
+pub(crate) use exchange::{BodyLate, Crowded};
 use places::{Place, Places};
 use socket::Socket;
 
@@ -71,8 +71,9 @@ pub(crate) async fn answer(
     let mut over = pin!(over);
     loop {
         let accepted = async {
-            let place = places.enter().await;
-            (accept(&listener, &places).await, place)
+            // In this order, so that nobody is sent away before there is somebody to take the place.
+            let stream = accept(&listener, &places).await;
+            (stream, places.enter().await)
         };
         let (stream, place) = tokio::select! {
             () = &mut over => break,
@@ -132,6 +133,8 @@ impl Connection {
         let bytes = TokioIo::new(socket.bytes(limits.write_timeout));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
+            // Whether a client who closed its half is gone is for the exchange to say, once nothing is ready for it.
+            .half_close(true)
             .header_read_timeout(limits.idle_timeout)
             .max_headers(HEADERS)
             .max_buf_size(HEAD_BYTES)
