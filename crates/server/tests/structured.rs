@@ -52,7 +52,9 @@ fn a_streamed_answer_of_a_schema_is_the_plain_one() -> Result<()> {
             let events: Vec<Value> = events.map(serde_json::from_str).collect::<serde_json::Result<_>>()?;
             let pieces = events.iter().filter_map(|event| event.pointer("/choices/0/delta/content")?.as_str());
             assert_eq!(pieces.collect::<String>(), content);
-            assert_eq!(events.last().context("an end")?["usage"], plain["usage"]);
+            // How much of the prompt is found in the cache depends on who came before.
+            let total = |answer: &Value| answer["usage"]["total_tokens"].clone();
+            assert_eq!(total(events.last().context("an end")?), total(&plain));
         }
     }
     Ok(())
