@@ -21,6 +21,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tokenize;
+mod tools;
 
 use axum::Router;
 use axum::http::{Method, Uri};
