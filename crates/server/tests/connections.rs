@@ -58,7 +58,7 @@ impl Provider for Endless {
             let words = stream::repeat("word ".repeat(1000)).take(if talks { usize::MAX } else { 1 });
             let words = words.chain(stream::pending()).map(move |text| {
                 let _open = &open;
-                Ok(AnswerEvent::Delta { index: 0, delta: Delta { text, tokens: Vec::new() } })
+                Ok(AnswerEvent::Delta { index: 0, delta: Delta { text, tokens: Vec::new(), calls: Vec::new() } })
             });
             Ok(Answer { choices: 1, events: words.boxed() })
         }
