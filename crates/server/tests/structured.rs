@@ -16,7 +16,7 @@ const PATHS: [&str; 3] =
     ["/v1/chat/completions", "/serving-endpoints/chat/completions", "/serving-endpoints/talker/invocations"];
 
 fn body(more: Value) -> Value {
-    let mut body = json!({"model": "talker", "messages": [{"role": "user", "content": "rain"}], "max_tokens": 60});
+    let mut body = json!({"model": "talker", "messages": [{"role": "user", "content": "rain"}], "max_tokens": 400});
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);
     }
