@@ -91,7 +91,7 @@ async fn whoever_stays_gets_what_the_request_gets_alone() -> Result<()> {
         let tight = tight.clone();
         async move {
             // Some come later than others, so that batches are mixed.
-            tokio::time::sleep(Duration::from_millis(Numbers(number).below(200))).await;
+            tokio::time::sleep(Duration::from_millis(Numbers(number).below(20))).await;
             events(&tight, number, false).await
         }
     });

@@ -52,7 +52,9 @@ fn request(model: &str, more: Value) -> Value {
         "model": model, "tools": tools(), "max_tokens": 200, "seed": 7, "parallel_tool_calls": false,
         "messages": [{"role": "user", "content": "Is it warm?"}],
     });
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    for (field, value) in more.as_object().into_iter().flatten() {
+        body[field] = value.clone();
+    }
     body
 }
 

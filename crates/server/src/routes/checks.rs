@@ -242,7 +242,7 @@ mod tests {
     use crate::wire::completions::CompletionRequest;
     use crate::wire::parse_object;
 
-    const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 8, request_timeout: None };
+    const LIMITS: Limits = Limits { body: 1 << 20, bodies: 1 << 20, texts: 3, choices: 8, request_timeout: None };
 
     fn object(mut base: Value, more: Value) -> crate::wire::JsonObject {
         base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
