@@ -27,7 +27,7 @@ def get_weather(unit: Literal["celsius", "fahrenheit"]) -> str:
 @pytest.fixture
 def model(server, dialect):
     return ChatOpenAI(
-        model=server.chat_model, base_url=server.url + dialect, api_key=TOKEN, max_tokens=200, max_retries=0, seed=3, timeout=120
+        model=server.random_model, base_url=server.url + dialect, api_key=TOKEN, max_tokens=200, max_retries=0, seed=3, timeout=120
     )
 
 

@@ -1,4 +1,4 @@
-"""Function calling through the unmodified clients, plain and streamed."""
+"""Function calling through the unmodified clients, plain and streamed, with a model of random weights."""
 
 import json
 import warnings
@@ -28,7 +28,7 @@ NAMED = {"type": "function", "function": {"name": "get_weather"}}
 
 def chat(client, server, messages=QUESTION, **fields):
     fields = {"tools": [WEATHER, NOW], "parallel_tool_calls": False, "max_tokens": 200, "seed": 5} | fields
-    return client.chat.completions.create(model=server.chat_model, messages=messages, **fields)
+    return client.chat.completions.create(model=server.random_model, messages=messages, **fields)
 
 
 def check(name, arguments):
@@ -84,7 +84,7 @@ def test_streamed_deltas_are_the_plain_call(client, server, choice):
 def test_the_clients_own_accumulator(client, server):
     strict = {"type": "function", "function": WEATHER["function"] | {"strict": True}}
     with client.chat.completions.stream(
-        model=server.chat_model, messages=QUESTION, tools=[strict], tool_choice="required", parallel_tool_calls=False,
+        model=server.random_model, messages=QUESTION, tools=[strict], tool_choice="required", parallel_tool_calls=False,
         max_tokens=200, seed=5,
     ) as stream:
         kinds = {event.type for event in stream}
@@ -133,17 +133,17 @@ def test_refusals_name_the_field(client, server):
 def test_databricks_query(workspace, server):
     """The SDK reads no calls out of an answer, but says why it ended; a call comes back through `api_client`."""
     body = {"messages": QUESTION, "tools": [WEATHER], "tool_choice": "required", "max_tokens": 200, "parallel_tool_calls": False}
-    path = f"/serving-endpoints/{server.chat_model}/invocations"
+    path = f"/serving-endpoints/{server.random_model}/invocations"
     answer = workspace.api_client.do("POST", path, body=body)
     [choice] = answer["choices"]
     assert choice["finishReason"] == choice["finish_reason"] == "tool_calls"
     check(choice["message"]["tool_calls"][0]["function"]["name"], choice["message"]["tool_calls"][0]["function"]["arguments"])
     extra = {"tools": json.dumps([WEATHER]), "tool_choice": "required", "parallel_tool_calls": "false"}
     question = [ChatMessage(role=ChatMessageRole.USER, content=QUESTION[0]["content"])]
-    read = workspace.serving_endpoints.query(name=server.chat_model, messages=question, max_tokens=200, extra_params=extra)
+    read = workspace.serving_endpoints.query(name=server.random_model, messages=question, max_tokens=200, extra_params=extra)
     assert read.choices[0].finish_reason == "tool_calls"
     with pytest.raises(BadRequest, match="tool_choice"):
-        workspace.serving_endpoints.query(name=server.chat_model, messages=question, extra_params={"tool_choice": "required"})
+        workspace.serving_endpoints.query(name=server.random_model, messages=question, extra_params={"tool_choice": "required"})
 
 
 def test_openai_client_made_by_the_sdk(workspace, server):

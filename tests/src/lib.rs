@@ -22,6 +22,7 @@ use hearth_engine::text::{SpecialTokens, TypedText};
 use hearth_sampler::{Sampled, SamplingParams, SamplingRequest, TokenLogprobs};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tempfile::TempDir;
 
 pub use faults::{Fault, Faults};
 pub use process::ServerProcess;
@@ -120,6 +121,21 @@ macro_rules! with_each_arithmetic {
 #[must_use]
 pub fn checkpoint(name: &str) -> LocalModel {
     LocalModel { name: name.to_owned(), path: goldens().join("checkpoints").join(name), card: None }
+}
+
+/// A copy of the tiny checkpoint `NAME`, one of a single file of weights, whose context has room for long prompts.
+///
+/// # Errors
+/// When it cannot be copied.
+pub fn with_room(name: &str) -> Result<TempDir> {
+    let (from, to) = (checkpoint(name).path, tempfile::tempdir()?);
+    for file in ["generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(from.join(file), to.path().join(file))?;
+    }
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(from.join("config.json"))?)?;
+    config["max_position_embeddings"] = serde_json::json!(4096);
+    std::fs::write(to.path().join("config.json"), config.to_string())?;
+    Ok(to)
 }
 
 /// A model of the catalogue that is on this disk; `None`, and counted, when it is not.

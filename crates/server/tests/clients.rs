@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use hearth_tests::{ServerProcess, absent, checkpoint, real_model};
+use hearth_tests::{ServerProcess, absent, checkpoint, real_model, with_room};
 
 #[test]
 fn unmodified_clients_get_what_they_expect() -> Result<()> {
@@ -19,7 +19,8 @@ fn unmodified_clients_get_what_they_expect() -> Result<()> {
     };
     let (chat, embedding) = ("smollm2-135m-instruct", "all-minilm-l6-v2");
     let reranker = format!("tiny-reranker={}", checkpoint("bert-reranker").path.display());
-    let random = format!("talker={}", checkpoint("llama-linear-f32").path.display());
+    let roomy = with_room("llama-linear-f32")?;
+    let random = format!("talker={}", roomy.path().display());
     let models = [place(chat, "llama-linear-f32"), random, place(embedding, "bert-mean"), reranker];
     let arguments: Vec<&str> = models.iter().flat_map(|model| ["--model", model]).collect();
     let server = ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &arguments)?;

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use hearth_tests::{ServerProcess, checkpoint};
+use hearth_tests::{ServerProcess, with_room};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -13,16 +13,10 @@ const FORMATS: [&str; 4] = ["llama31", "mistral", "hermes", "smollm2"];
 
 /// A tiny model with another template, and with a context that has room for it.
 fn model(template: &str) -> Result<TempDir> {
-    let (from, to) = (checkpoint("llama-linear-f32").path, tempfile::tempdir()?);
-    for file in ["generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
-        std::fs::copy(from.join(file), to.path().join(file))?;
-    }
-    let mut config: Value = serde_json::from_slice(&std::fs::read(from.join("config.json"))?)?;
-    config["max_position_embeddings"] = json!(4096);
-    std::fs::write(to.path().join("config.json"), config.to_string())?;
+    let folder = with_room("llama-linear-f32")?;
     let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/fixtures/templates");
-    std::fs::copy(templates.join(format!("{template}.jinja")), to.path().join("chat_template.jinja"))?;
-    Ok(to)
+    std::fs::copy(templates.join(format!("{template}.jinja")), folder.path().join("chat_template.jinja"))?;
+    Ok(folder)
 }
 
 /// A server of one tiny model for each format, and their folders.
