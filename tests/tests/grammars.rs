@@ -47,7 +47,7 @@ async fn answer(
         match event? {
             GenerationEvent::Token(sampled) => tokens.push(sampled),
             GenerationEvent::Finished(reason) => return Ok((tokens, reason)),
-            GenerationEvent::Prompt(_) => {}
+            GenerationEvent::Prompt(_) | GenerationEvent::Admitted { .. } => {}
         }
     }
     bail!("the stream ended without an end")

@@ -28,7 +28,7 @@ pub(super) const TOKENIZE: &[&str] =
 pub(super) fn refuse(object: &mut JsonObject, fields: &[&str]) -> Result<(), FieldError> {
     for field in fields {
         match object.remove(*field) {
-            Some(value) if !asks_for_nothing(field, &value) => return Err(unsupported(field, &value)),
+            Some(value) if !asks_for_nothing(field, &value) => return Err(unsupported(field)),
             _ => {}
         }
     }
@@ -47,7 +47,7 @@ fn asks_for_nothing(field: &str, value: &Value) -> bool {
     }
 }
 
-fn unsupported(field: &str, value: &Value) -> FieldError {
+fn unsupported(field: &str) -> FieldError {
     match field {
         "tool_choice" => FieldError::unsupported_value(field, " other than \"none\""),
         "modalities" => FieldError::unsupported_value(field, " other than [\"text\"]"),
