@@ -47,7 +47,7 @@ async fn answer(
         match event? {
             GenerationEvent::Token(sampled) => tokens.push(sampled),
             GenerationEvent::Finished(reason) => return Ok((tokens, reason)),
-            GenerationEvent::Prompt(_) | GenerationEvent::Admitted { .. } => {}
+            GenerationEvent::Admitted { .. } | GenerationEvent::Prompt(_) => {}
         }
     }
     bail!("the stream ended without an end")
@@ -110,7 +110,12 @@ async fn what_a_grammar_forbids_changes_no_log_probability(arithmetic: Arithmeti
     let engine = engine(arithmetic)?;
     let (free, _) = answer(&engine, 1, None).await?;
     let (held, _) = answer(&engine, 1, Some(&GrammarSource::Regex("[xyz]".to_owned()))).await?;
-    assert_eq!(held[0].top, free[0].top, "the likeliest of the model's own output");
+    for ((held, ours), (free, own)) in held[0].top.iter().zip(&free[0].top) {
+        assert!(
+            held == free && (ours - own).abs() <= arithmetic.spread("llama-linear-f32"),
+            "{held}: {ours}, {free}: {own}"
+        );
+    }
     assert_ne!(held[0].token, free[0].token);
     Ok(())
 }

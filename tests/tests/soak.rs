@@ -63,15 +63,18 @@ async fn events(engine: &EngineHandle, number: u64, patient: bool) -> Result<Opt
             return Ok(None);
         }
         tokens += u64::from(matches!(event, GenerationEvent::Token(_)));
-        // As text: with all log-probabilities, to the last bit.
-        events.push(format!("{event:?}"));
+        // How much of the prompt was found in the cache is the one thing that company may change. The rest as text: with all
+        // log-probabilities, to the last bit.
+        if !matches!(event, GenerationEvent::Admitted { .. }) {
+            events.push(format!("{event:?}"));
+        }
     }
     Ok(Some(events))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_stays_gets_what_the_request_gets_alone() -> Result<()> {
-    let roomy = decoder(&checkpoint("llama-tied-f32"), &options())?;
+    let roomy = decoder(&checkpoint("llama-tied-f32"), &LoadOptions { prefix_cache: false, ..options() })?;
     let tight = LoadOptions {
         kv_memory: Some(BLOCK_BYTES * 40),
         max_sequences: 24,
@@ -88,7 +91,7 @@ async fn whoever_stays_gets_what_the_request_gets_alone() -> Result<()> {
         let tight = tight.clone();
         async move {
             // Some come later than others, so that batches are mixed.
-            tokio::time::sleep(Duration::from_millis(Numbers(number).below(200))).await;
+            tokio::time::sleep(Duration::from_millis(Numbers(number).below(20))).await;
             events(&tight, number, false).await
         }
     });

@@ -44,7 +44,7 @@ fn token_ids_are_the_reference_tokenizers() {
 fn every_text_comes_back() {
     let Some(tokenizer) = tokenizer() else { return };
     for case in cases() {
-        let options = DetokenizerOptions { keep_special: true, continues_text: false };
+        let options = DetokenizerOptions { keep_special: true, ..DetokenizerOptions::default() };
         let mut detokenizer = Detokenizer::new(&tokenizer, options);
         let mut text: String = case.ids.iter().map(|id| detokenizer.push(*id)).collect();
         text.push_str(&detokenizer.finish());

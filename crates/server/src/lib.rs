@@ -11,6 +11,7 @@ pub mod gate;
 pub mod life;
 pub mod metrics;
 pub mod providers;
+mod room;
 pub mod routes;
 pub mod serve;
 pub mod sse;

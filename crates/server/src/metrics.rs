@@ -78,8 +78,8 @@ fn install() -> PrometheusHandle {
     describe_histogram!(ANSWER_SECONDS, "Seconds from a request's arrival at its model to the end of its answer");
     describe_counter!(
         FINISHED,
-        "Choices that a model ended, by model and reason: stop, length, deadline, error, or cancelled by the caller; an \
-         embedding or reranking call counts as one"
+        "Choices that a model ended, by model and reason: stop, length, tool_calls, deadline, error, or cancelled by the \
+         caller; an embedding or reranking call counts as one"
     );
     describe_gauge!(RUNNING, "Sequences in the batch, or calls that have begun, by model");
     describe_gauge!(WAITING, "Sequences or calls in the queue, by model");
@@ -207,6 +207,7 @@ impl Meter {
             let reason = match reason {
                 FinishReason::Stop => "stop",
                 FinishReason::Length => "length",
+                FinishReason::ToolCalls => "tool_calls",
             };
             self.finish(1, reason);
         }

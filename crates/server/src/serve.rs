@@ -13,6 +13,7 @@ use crate::endpoints::Registry;
 use crate::gate::{Access, Gate};
 use crate::life::Life;
 use crate::metrics::Metrics;
+use crate::room::Room;
 use crate::routes;
 
 /// How often the metrics are folded.
@@ -27,6 +28,7 @@ pub struct App {
 struct Inner {
     gate: Gate,
     limits: Limits,
+    bodies: Room,
     metrics: Metrics,
     life: Life,
 }
@@ -35,7 +37,7 @@ impl App {
     /// A server without endpoints.
     pub fn new(access: Access, limits: Limits) -> Self {
         let (gate, metrics, life) = (Gate::new(access), Metrics::of_process(), Life::default());
-        Self { inner: Arc::new(Inner { gate, limits, metrics, life }) }
+        Self { inner: Arc::new(Inner { gate, limits, bodies: Room::new(limits.bodies), metrics, life }) }
     }
 
     /// The endpoints, to announce and to add.
@@ -51,6 +53,11 @@ impl App {
     /// How much one request may ask for.
     pub fn limits(&self) -> Limits {
         self.inner.limits
+    }
+
+    /// The room for bodies of requests.
+    pub(crate) fn bodies(&self) -> &Room {
+        &self.inner.bodies
     }
 
     /// Whether requests are taken, and how many have begun.

@@ -24,6 +24,9 @@ use tokio::task::JoinHandle;
 /// As long as a machine may take that is much slower than this one.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Most bytes of a body; there is room for two such bodies.
+const BODY: usize = 1 << 20;
+
 /// A model that says one word and then nothing more, or never stops, as the conversation says.
 struct Endless {
     /// Answers that nobody has dropped.
@@ -55,7 +58,7 @@ impl Provider for Endless {
             let words = stream::repeat("word ".repeat(1000)).take(if talks { usize::MAX } else { 1 });
             let words = words.chain(stream::pending()).map(move |text| {
                 let _open = &open;
-                Ok(AnswerEvent::Delta { index: 0, delta: Delta { text, tokens: Vec::new() } })
+                Ok(AnswerEvent::Delta { index: 0, delta: Delta { text, tokens: Vec::new(), calls: Vec::new() } })
             });
             Ok(Answer { choices: 1, events: words.boxed() })
         }
@@ -87,7 +90,8 @@ struct Server {
 impl Server {
     fn start(limits: ConnectionLimits, drain: Duration) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let config = ServeSettings { connections: limits, ..ServeSettings::default() }.check()?;
+        let bodies = ServeSettings { body_limit: BODY, bodies_limit: 2 * BODY, ..ServeSettings::default() };
+        let config = ServeSettings { connections: limits, ..bodies }.check()?;
         let app = App::new(Access::LocalAdmin, config.limits);
         let open = Arc::new(AtomicUsize::new(0));
         app.endpoints().insert(Endpoint::new("endless", Arc::new(Endless { open: Arc::clone(&open) }), 0)?)?;
@@ -148,6 +152,8 @@ impl Server {
 
 const LIVE: &str = "GET /health/live HTTP/1.1\r\nhost: hearth\r\n\r\n";
 const LAST_LIVE: &str = "GET /health/live HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\n\r\n";
+/// Places beyond the limit on connections.
+const RESERVE: usize = 64;
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -166,7 +172,7 @@ fn chat(path: &str, says: &str, streamed: bool) -> String {
 fn rest(mut stream: TcpStream) -> Result<String> {
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
-        Err(error) if error.kind() != ErrorKind::ConnectionReset => return Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => Err(error.into()),
         _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
     }
 }
@@ -212,6 +218,51 @@ fn a_body_that_stalls_is_refused() -> Result<()> {
     let answer =
         rest(server.send("POST /v1/rerank HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")?)?;
     begins(&answer, 408)
+}
+
+#[test]
+fn a_body_that_comes_drop_by_drop_is_refused() -> Result<()> {
+    let server = Server::start(ConnectionLimits { body_timeout: SHORT, ..limits() }, LONG)?;
+    let mut client = server.send("POST /v1/rerank HTTP/1.1\r\nhost: h\r\ncontent-length: 100000\r\n\r\n")?;
+    client.set_read_timeout(Some(SHORT / 10))?;
+    let begun = Instant::now();
+    let mut first = [0; 12];
+    while client.write_all(b" ").is_ok() && client.peek(&mut first).is_err() {
+        ensure!(begun.elapsed() < PATIENCE, "it goes on for ever");
+    }
+    client.set_read_timeout(Some(PATIENCE))?;
+    let answer = rest(client)?;
+    begins(&answer, 408)?;
+    // A machine that is busy elsewhere for so long that nothing came has the other reason to end it.
+    assert!(answer.contains("within 3 seconds") || begun.elapsed() < 10 * SHORT, "{answer}");
+    Ok(())
+}
+
+#[test]
+fn bodies_beyond_the_room_for_them_are_refused_and_short_ones_are_not() -> Result<()> {
+    let server = Server::start(limits(), LONG)?;
+    let head = "POST /v1/rerank HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length";
+    let part = |length: usize| format!("{head}: {BODY}\r\n\r\n{}", " ".repeat(length));
+    // The room is for two whole bodies: four halves and some of what is always taken in, but no fifth.
+    let mut held: Vec<TcpStream> = (0..5).map(|_| server.send(&part(BODY / 2))).collect::<Result<_>>()?;
+    held.iter().try_for_each(|client| client.set_read_timeout(Some(SHORT / 10)))?;
+    let begun = Instant::now();
+    let refused = loop {
+        if let Some(refused) = held.iter().position(|client| client.peek(&mut [0]).is_ok()) {
+            break held.swap_remove(refused);
+        }
+        ensure!(begun.elapsed() < PATIENCE, "all find room");
+    };
+    refused.set_read_timeout(Some(PATIENCE))?;
+    let answer = rest(refused)?;
+    begins(&answer, 503)?;
+    assert!(answer.contains("retry-after: 2\r\n") && answer.contains("as it has room for"), "{answer}");
+    let short = server.send(&chat("/v1/chat/completions", "hello", true))?;
+    server.wait_for_open(1)?;
+    drop((short, held.pop(), held.pop()));
+    server.wait_until("room again", |server| {
+        server.ask(&part(BODY)).is_ok_and(|answer| answer.starts_with("HTTP/1.1 400 "))
+    })
 }
 
 #[test]
@@ -278,7 +329,7 @@ fn requests_in_one_write_are_answered_in_order() -> Result<()> {
 fn a_newcomer_takes_the_place_of_whoever_is_idle_longest() -> Result<()> {
     let server = Server::start(ConnectionLimits { most: 4, ..limits() }, LONG)?;
     let mut idle = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..4 + RESERVE {
         let mut client = server.send(LIVE)?;
         begins(&next(&mut client)?, 200)?;
         idle.push(client);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use hearth_tests::ServerProcess;
+use hearth_tests::{ServerProcess, further};
 use serde_json::json;
 
 /// As long as a machine may take that is much slower than this one.
@@ -237,7 +237,7 @@ fn ten_thousand_idle_connections_hurt_nobody() -> Result<()> {
                 // The limit on open files is this program's own.
                 Err(error) if number > 500 => {
                     held.truncate(number - 100);
-                    println!("{} idle connections and not {IDLE}: {error}", held.len());
+                    further(&format!("{} idle connections and not {IDLE}: {error}", held.len()));
                     break;
                 }
                 Err(error) => return Err(error),

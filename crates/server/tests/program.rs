@@ -1,9 +1,9 @@
 //! The program as it is used: its doors, what goes to stdout, its errors, and its end.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -180,5 +180,28 @@ fn a_signal_lets_answers_come_to_their_end() -> Result<()> {
     let usage = "\"completion_tokens\":3200";
     assert!(answer.contains(usage), "all eight answers have all their tokens");
     assert!(server.wait(Duration::from_secs(20))?.success());
+    Ok(())
+}
+
+/// Every line that a request causes carries the request's id, in a form that programs read.
+#[test]
+fn the_log_can_be_json_with_the_ids_of_requests() -> Result<()> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+    let model = format!("talker={}", path("llama-tied-f32"));
+    command.args(["serve", "--port", "0", "--log-format", "json", "--model", &model]).env_remove("HEARTH_LOG");
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().context("stderr")?).lines().map_while(Result::ok);
+    let address = lines.find_map(|line| line.strip_prefix("listening on http://").map(str::to_owned));
+    let mut connection = TcpStream::connect(address.context("an address")?)?;
+    connection.write_all(b"GET /nowhere HTTP/1.1\r\nhost: hearth\r\nx-request-id: number-five\r\n\r\n")?;
+    let refused = lines.find_map(|line| serde_json::from_str::<Value>(&line).ok());
+    child.kill()?;
+    child.wait()?;
+    let refused = refused.context("a line about the request")?;
+    assert_eq!(
+        (&refused["span"]["id"], &refused["fields"]["status"]),
+        (&json!("number-five"), &json!(404)),
+        "{refused}"
+    );
     Ok(())
 }

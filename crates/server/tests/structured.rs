@@ -16,7 +16,7 @@ const PATHS: [&str; 3] =
     ["/v1/chat/completions", "/serving-endpoints/chat/completions", "/serving-endpoints/talker/invocations"];
 
 fn body(more: Value) -> Value {
-    let mut body = json!({"model": "talker", "messages": [{"role": "user", "content": "rain"}], "max_tokens": 60});
+    let mut body = json!({"model": "talker", "messages": [{"role": "user", "content": "rain"}], "max_tokens": 400});
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);
     }
@@ -52,7 +52,9 @@ fn a_streamed_answer_of_a_schema_is_the_plain_one() -> Result<()> {
             let events: Vec<Value> = events.map(serde_json::from_str).collect::<serde_json::Result<_>>()?;
             let pieces = events.iter().filter_map(|event| event.pointer("/choices/0/delta/content")?.as_str());
             assert_eq!(pieces.collect::<String>(), content);
-            assert_eq!(events.last().context("an end")?["usage"], plain["usage"]);
+            // How much of the prompt is found in the cache depends on who came before.
+            let total = |answer: &Value| answer["usage"]["total_tokens"].clone();
+            assert_eq!(total(events.last().context("an end")?), total(&plain));
         }
     }
     Ok(())

@@ -51,6 +51,9 @@ pub struct Card {
     pub config: Option<serde_json::Value>,
     /// SPDX identifier or the licence's name.
     pub licence: String,
+    /// How it writes calls of functions, whatever its chat template says.
+    #[serde(default)]
+    pub tool_format: Option<String>,
     /// Further names people may type.
     #[serde(default)]
     pub aliases: Vec<String>,

@@ -33,8 +33,6 @@ pub(super) struct Active {
     pub(super) submitted: Instant,
     /// When its last token came.
     pub(super) last_token: Option<Instant>,
-    /// Whether that it runs has been told.
-    admitted: bool,
     pub(super) prompt: PromptLogprobs,
     sampler: Sampler,
     history: TokenHistory,
@@ -43,6 +41,8 @@ pub(super) struct Active {
     grammar: Option<GrammarState>,
     events: EventSender,
     begun: Arc<AtomicBool>,
+    /// Whether that it runs has been told.
+    admitted: bool,
     place: Place,
 }
 
@@ -70,7 +70,6 @@ impl Active {
             deadline: request.deadline,
             submitted,
             last_token: None,
-            admitted: false,
             prompt: PromptLogprobs {
                 alternatives: request.prompt_logprobs,
                 length: request.prompt.len(),
@@ -84,6 +83,7 @@ impl Active {
             sampler: Sampler::new(request.params, end_tokens),
             events,
             begun,
+            admitted: false,
             place,
         };
         (active, request.prompt)

@@ -135,7 +135,7 @@ impl LoadGauges {
 
     /// Shows how many calls are in hand.
     pub(super) fn publish_running(&self, running: usize) {
-        self.running.store(running, Ordering::Relaxed);
+        self.running.store(running, Ordering::Release);
     }
 
     /// Shows the scheduler's state.
@@ -152,7 +152,7 @@ impl LoadGauges {
 
     /// Running and waiting requests, without the cache's part.
     pub(super) fn load(&self) -> EngineLoad {
-        let (running, present) = (self.running.load(Ordering::Relaxed), self.present.load(Ordering::Acquire));
+        let (running, present) = (self.running.load(Ordering::Acquire), self.present.load(Ordering::Acquire));
         EngineLoad { running, waiting: present.saturating_sub(running), ..EngineLoad::default() }
     }
 }
@@ -265,6 +265,8 @@ impl EngineHandle {
     #[must_use]
     pub fn load(&self) -> EngineLoad {
         let gauges = &self.shared.gauges;
+        // First, so that who sees no sequence running sees what the last one left.
+        let requests = gauges.load();
         EngineLoad {
             blocks_used: gauges.blocks_used.load(Ordering::Relaxed),
             blocks_cached: gauges.blocks_cached.load(Ordering::Relaxed),
@@ -274,7 +276,7 @@ impl EngineHandle {
                 queried: gauges.prefix_queried.load(Ordering::Relaxed),
                 hit: gauges.prefix_hit.load(Ordering::Relaxed),
             },
-            ..gauges.load()
+            ..requests
         }
     }
 }

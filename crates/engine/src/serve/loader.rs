@@ -21,6 +21,7 @@ use crate::ops::Backend;
 use crate::run::Runner;
 use crate::schedule::{Scheduler, SchedulerConfig};
 use crate::text::ModelText;
+use crate::text::tool_calls::{TOOL_FORMATS, ToolFormat};
 use crate::weights::QuantScheme;
 
 /// Tokens of a decoder's step on the CPU, whose kernels are as fast with so many as with more.
@@ -165,6 +166,7 @@ impl LoadedModel {
 /// # Errors
 /// When its files are missing or broken, it is not supported, or it does not fit into memory.
 pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Error> {
+    let tool_format = tool_format(model)?;
     let device = open_device(options.device)?;
     let checkpoint = Checkpoint::open(&model.path)?;
     let architecture = Architecture::of(&checkpoint.config)?;
@@ -206,7 +208,12 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
     match model {
         Model::Decoder(decoder) => {
             let cache = needs.cache_bytes(options, memory);
-            start_decoder(Loaded { model: decoder, info, checkpoint: &checkpoint }, &backend, cache, options)
+            start_decoder(
+                Loaded { model: decoder, info, checkpoint: &checkpoint, tool_format },
+                &backend,
+                cache,
+                options,
+            )
         }
         Model::Encoder(encoder) => {
             let info = ModelInfo { dimensions: Some(encoder.shape().dimensions), ..info };
@@ -217,6 +224,14 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
             Ok(LoadedModel::Reranker(RerankerHandle::new(encoder)?))
         }
     }
+}
+
+/// The format of calls on a model's card.
+fn tool_format(model: &LocalModel) -> Result<Option<&'static ToolFormat>, Error> {
+    let Some(name) = model.card.as_ref().and_then(|card| card.tool_format.as_deref()) else { return Ok(None) };
+    let known = || TOOL_FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ");
+    let found = ToolFormat::named(name);
+    found.map(Some).ok_or_else(|| Error::config("tool_format", format!("must be one of {}, not {name}", known())))
 }
 
 fn open_device(choice: DeviceChoice) -> Result<Device, Error> {
@@ -232,6 +247,7 @@ struct Loaded<'a> {
     model: Box<dyn DecoderModel>,
     info: ModelInfo,
     checkpoint: &'a Checkpoint,
+    tool_format: Option<&'static ToolFormat>,
 }
 
 /// Starts a decoder with a cache of so many bytes.
@@ -241,7 +257,7 @@ fn start_decoder(
     cache: u64,
     options: &LoadOptions,
 ) -> Result<LoadedModel, Error> {
-    let Loaded { model, info, checkpoint } = loaded;
+    let Loaded { model, info, checkpoint, tool_format } = loaded;
     let shape = model.shape();
     let layout = layout_of(&shape, options.kv_type);
     let blocks = cache_blocks(&layout, cache)?;
@@ -259,7 +275,7 @@ fn start_decoder(
     };
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
     let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());
-    let text = Arc::new(model_text(checkpoint)?);
+    let text = Arc::new(model_text(checkpoint, tool_format)?);
     backend.synchronize()?; // another thread takes it over
     let terms = options.terms(&info.name);
     Ok(LoadedModel::Decoder(EngineHandle::start(info, text, scheduler, runner, terms)?))
@@ -274,7 +290,7 @@ fn start_encoder(
 ) -> Result<EncoderHandle, Error> {
     let shape = model.shape();
     let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, ..info };
-    let text = Arc::new(model_text(checkpoint)?);
+    let text = Arc::new(model_text(checkpoint, None)?);
     backend.synchronize()?; // another thread takes it over
     let worker = EncoderWorker::new(model, backend.clone(), options.token_budget.unwrap_or(DEVICE_TOKENS));
     let terms = options.terms(&info.name);

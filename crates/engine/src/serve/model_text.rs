@@ -6,19 +6,22 @@ use serde_json::Value;
 
 use crate::checkpoint::{Checkpoint, CheckpointSource, optional_json, template_source};
 use crate::error::Error;
+use crate::text::tool_calls::{ToolFormat, ToolUse};
 use crate::text::{ChatTemplate, GgufVocabulary, ModelText, TemplateTokens, Tokenizer};
 use crate::weights::GgufMetadata;
 
-/// Reads everything of a checkpoint that concerns text.
+/// Reads everything of a checkpoint that concerns text. `format` is how its model writes calls, whatever the template says.
 ///
 /// # Errors
 /// When a file is missing or broken.
-pub(super) fn model_text(checkpoint: &Checkpoint) -> Result<ModelText, Error> {
+pub(super) fn model_text(checkpoint: &Checkpoint, format: Option<&'static ToolFormat>) -> Result<ModelText, Error> {
     let end_tokens = checkpoint.end_tokens()?;
-    match &checkpoint.source {
-        CheckpointSource::Gguf(gguf) => text_of_gguf(gguf.metadata(), end_tokens),
-        CheckpointSource::Folder(folder) => text_of_folder(folder, end_tokens),
-    }
+    let text = match &checkpoint.source {
+        CheckpointSource::Gguf(gguf) => text_of_gguf(gguf.metadata(), end_tokens)?,
+        CheckpointSource::Folder(folder) => text_of_folder(folder, end_tokens)?,
+    };
+    let tools = text.template.as_ref().map(|template| ToolUse::of(template, format));
+    Ok(ModelText { tools, ..text })
 }
 
 fn text_of_gguf(metadata: &GgufMetadata, end_tokens: Vec<u32>) -> Result<ModelText, Error> {
@@ -41,7 +44,7 @@ fn text_of_gguf(metadata: &GgufMetadata, end_tokens: Vec<u32>) -> Result<ModelTe
         true => Some(ChatTemplate::new(metadata.string("tokenizer.chat_template")?, special.clone())?),
         false => None,
     };
-    Ok(ModelText { tokenizer, template, end_tokens, special, tokenizer_class: None })
+    Ok(ModelText { tokenizer, template, tools: None, end_tokens, special, tokenizer_class: None })
 }
 
 fn text_of_folder(folder: &Path, end_tokens: Vec<u32>) -> Result<ModelText, Error> {
@@ -62,5 +65,5 @@ fn text_of_folder(folder: &Path, end_tokens: Vec<u32>) -> Result<ModelText, Erro
     };
     let template = template_source(folder)?.map(|source| ChatTemplate::new(&source, special.clone())).transpose()?;
     let tokenizer_class = config.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned);
-    Ok(ModelText { tokenizer, template, end_tokens, special, tokenizer_class })
+    Ok(ModelText { tokenizer, template, tools: None, end_tokens, special, tokenizer_class })
 }

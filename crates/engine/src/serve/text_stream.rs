@@ -78,6 +78,8 @@ pub struct TextOptions<'a> {
     pub prompt: Vec<u32>,
     /// The text goes on from the prompt's, so that a space in front belongs to it; an answer begins anew.
     pub continues_text: bool,
+    /// Special tokens that are part of the text all the same.
+    pub kept: Vec<u32>,
 }
 
 /// The text of one sequence. Dropping it before the end cancels the sequence.
@@ -101,7 +103,7 @@ impl TextStream {
     #[must_use]
     pub fn new(generation: GenerationStream, text: Arc<ModelText>, options: TextOptions<'_>) -> Self {
         let detokenizer =
-            DetokenizerOptions { continues_text: options.continues_text, ..DetokenizerOptions::default() };
+            DetokenizerOptions { keep_special: false, kept: options.kept, continues_text: options.continues_text };
         Self {
             generation: Some(generation),
             prompt: options.prompt,

@@ -5,10 +5,12 @@
 use super::Tokenizer;
 
 /// How a stream of tokens is written as text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DetokenizerOptions {
     /// Write special tokens as their text; otherwise they are skipped.
     pub keep_special: bool,
+    /// Special tokens that are written in any case.
+    pub kept: Vec<u32>,
     /// The tokens go on from other text, so a space in front of the first one is part of it. Otherwise vocabularies
     /// that put a space in front of every word lose the first one, as their reference decoder does.
     pub continues_text: bool,
@@ -38,7 +40,8 @@ impl Detokenizer {
 
     /// The text this token completes; empty while a character is unfinished. An unknown id adds nothing.
     pub fn push(&mut self, token: u32) -> String {
-        if !self.options.keep_special && self.tokenizer.is_special(token) {
+        let kept = self.options.keep_special || self.options.kept.contains(&token);
+        if !kept && self.tokenizer.is_special(token) {
             return String::new();
         }
         let bytes = self.tokenizer.token_bytes(token).unwrap_or_default();
@@ -127,7 +130,10 @@ mod tests {
         let mut skipping = Detokenizer::new(&tokenizer, DetokenizerOptions::default());
         let mut keeping =
             Detokenizer::new(&tokenizer, DetokenizerOptions { keep_special: true, ..DetokenizerOptions::default() });
+        let one = DetokenizerOptions { kept: vec![bos], ..DetokenizerOptions::default() };
+        let mut keeping_one = Detokenizer::new(&tokenizer, one);
         assert_eq!((skipping.push(bos), keeping.push(bos)), (String::new(), "<s>".to_owned()));
+        assert_eq!((keeping_one.push(bos), keeping_one.push(bos + 1)), ("<s>".to_owned(), String::new()));
         assert_eq!(skipping.push(u32::MAX), "");
     }
 

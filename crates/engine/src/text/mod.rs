@@ -16,6 +16,7 @@ mod sentence_piece_file;
 mod tiktoken_file;
 mod token_table;
 mod tokenizer;
+pub mod tool_calls;
 
 pub use chat_template::{ChatTemplate, Clock, Conversation, TemplateTokens};
 pub use detokenizer::{Detokenizer, DetokenizerOptions};
@@ -25,6 +26,8 @@ pub use pair::{PairTemplate, TypedText};
 pub use sentence_piece_file::SentencePieceFile;
 pub use tokenizer::{MAX_TEXT_BYTES, SpecialTokens, Tokenizer};
 
+use self::tool_calls::ToolUse;
+
 /// Everything a model knows about text.
 #[derive(Clone, Debug)]
 pub struct ModelText {
@@ -32,6 +35,8 @@ pub struct ModelText {
     pub tokenizer: Tokenizer,
     /// Turns a conversation into text; a base model has none.
     pub template: Option<ChatTemplate>,
+    /// How it is told of tools and calls them; a base model has none.
+    pub tools: Option<ToolUse>,
     /// Tokens that end an answer when the model emits one of them.
     pub end_tokens: Vec<u32>,
     /// The texts of the special tokens.
@@ -86,6 +91,7 @@ mod tests {
         ModelText {
             tokenizer: Tokenizer::from_vocabulary(vocabulary).unwrap(),
             template: template.map(|source| ChatTemplate::new(source, tokens.clone()).unwrap()),
+            tools: None,
             end_tokens: vec![1],
             special: tokens,
             tokenizer_class: None,

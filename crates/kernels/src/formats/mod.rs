@@ -9,6 +9,7 @@ mod float;
 mod k_quants;
 mod legacy;
 mod quantize;
+mod rows;
 
 use std::fmt;
 
@@ -18,6 +19,7 @@ use crate::isa::{Isa, for_each_isa};
 pub(crate) use float::as_f32;
 pub(crate) use quantize::{check_values, quantize_blocks};
 pub use quantize::{quantize, quantize_with};
+pub(crate) use rows::expand_rows;
 
 /// How the numbers of a row are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -166,19 +168,6 @@ pub(crate) fn expand_blocks(isa: Isa, format: Format, bytes: &[u8], out: &mut [f
         return;
     }
     expand_plain(isa, format, bytes, out);
-}
-
-for_each_isa! {
-    /// Expands rows of whole blocks, each `stride` bytes after the one before, to rows of so many numbers, one after another.
-    pub(crate) fn expand_rows(format: Format, bytes: &[u8], stride: usize, rows: (usize, &mut [f32])) = expand_each;
-}
-
-/// The choice among formats is made again for each row, which costs a jump; going through [`expand_blocks`] would cost a call.
-#[inline(always)]
-fn expand_each(format: Format, bytes: &[u8], stride: usize, (width, out): (usize, &mut [f32])) {
-    for (index, out) in out.chunks_exact_mut(width).enumerate() {
-        expand_any(format, &bytes[index * stride..], out);
-    }
 }
 
 for_each_isa! {

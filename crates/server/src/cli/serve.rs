@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use hearth::connections::within_open_files;
+use hearth::connections::{self, within_open_files};
 use hearth::endpoints::Endpoint;
 use hearth::providers::local::LocalProvider;
 use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
 use hearth_engine::serve::LoadOptions;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
@@ -36,7 +35,7 @@ pub(super) struct Arguments {
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
-    /// Most connections at a time; one more takes the place of whichever has been idle longest
+    /// Most connections that are answered at a time; with more, health checks are answered and the rest gets 503
     #[arg(long, default_value_t = ConnectionLimits::default().most, value_name = "COUNT")]
     max_connections: usize,
     #[command(flatten)]
@@ -71,7 +70,7 @@ async fn listen(arguments: &Arguments) -> Result<()> {
         app.endpoints().announce(name)?;
     }
     let listener =
-        TcpListener::bind(config.address).await.with_context(|| format!("cannot listen on {}", config.address))?;
+        connections::listen(config.address).with_context(|| format!("cannot listen on {}", config.address))?;
     say(format_args!("listening on http://{}", listener.local_addr()?));
     let loading = load_all(&app, models, arguments);
     let drain = Duration::from_secs(arguments.drain_timeout);

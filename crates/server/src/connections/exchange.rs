@@ -27,13 +27,22 @@ use super::socket::Socket;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Crowded;
 
+/// A body may come slowly, but not drop by drop: in all it gets the time that it may stall so many times.
+const STALLS: u32 = 10;
+
 /// Why a body did not come to its end.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("nothing more of the body has come for {} seconds", .0.as_secs_f64())]
-pub(crate) struct BodyStalled(Duration);
+pub(crate) enum BodyLate {
+    /// Nothing came for so long.
+    #[error("nothing more of the body has come for {} seconds", .0.as_secs_f64())]
+    Stalled(Duration),
+    /// It came, for so long, and did not end.
+    #[error("the body has not come to its end within {} seconds", .0.as_secs_f64())]
+    Endless(Duration),
+}
 
-impl BodyStalled {
-    /// The stalled body among the causes of `error`.
+impl BodyLate {
+    /// The late body among the causes of `error`.
     pub(crate) fn among<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| (*error).source()).find_map(|error| error.downcast_ref())
     }
@@ -67,7 +76,8 @@ impl Service<Request<Incoming>> for Exchange {
             inner,
             unread: Arc::clone(&self.unread),
             timeout: self.body_timeout,
-            stalled: Box::pin(tokio::time::sleep(self.body_timeout)),
+            end: Instant::now() + self.body_timeout.saturating_mul(STALLS),
+            late: Box::pin(tokio::time::sleep(self.body_timeout)),
         };
         let mut request = request.map(|body| Body::new(arriving(body)));
         if begin == Begin::Crowded {
@@ -97,12 +107,14 @@ impl Drop for Busy {
     }
 }
 
-/// The body of a request; fails when nothing more of it comes.
+/// The body of a request; fails when nothing more of it comes, or no end of it.
 struct ArrivingBody {
     inner: Incoming,
     unread: Arc<AtomicBool>,
     timeout: Duration,
-    stalled: Pin<Box<Sleep>>,
+    /// When it has to be complete.
+    end: Instant,
+    late: Pin<Box<Sleep>>,
 }
 
 impl HttpBody for ArrivingBody {
@@ -113,12 +125,16 @@ impl HttpBody for ArrivingBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let timeout = self.timeout;
+        let (timeout, end) = (self.timeout, self.end);
         match Pin::new(&mut self.inner).poll_frame(context) {
-            Poll::Pending => self.stalled.as_mut().poll(context).map(|()| Some(Err(BodyStalled(timeout).into()))),
+            Poll::Pending => self.late.as_mut().poll(context).map(|()| {
+                let endless = Instant::now() >= end;
+                let all = timeout.saturating_mul(STALLS);
+                Some(Err(if endless { BodyLate::Endless(all) } else { BodyLate::Stalled(timeout) }.into()))
+            }),
             Poll::Ready(frame) => {
                 self.unread.store(frame.is_some(), Ordering::Relaxed);
-                self.stalled.as_mut().reset(Instant::now() + timeout);
+                self.late.as_mut().reset(end.min(Instant::now() + timeout));
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
         }

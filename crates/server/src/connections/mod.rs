@@ -10,6 +10,7 @@ mod socket;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +20,13 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use crate::config::ConnectionLimits;
 use exchange::Exchange;
-pub(crate) use exchange::{BodyStalled, Crowded};
+pub(crate) use exchange::{BodyLate, Crowded};
 use places::{Place, Places};
 use socket::Socket;
 
@@ -41,6 +42,21 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long connections get to pass on what is written when everything is over.
 const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// Newcomers that may wait to be accepted; beyond that the system lets them try again after a second. It may allow fewer.
+const NEWCOMERS: u32 = 4096;
+
+/// Listens on `address`.
+///
+/// # Errors
+/// When the system says no, as where somebody else listens there.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of a server that has just ended do not keep the next one from its address.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(NEWCOMERS)
+}
 
 /// Raises the process's limit on open files as far as it goes, and gives the number of connections, `wanted` or fewer,
 /// that find place under it.
@@ -71,8 +87,9 @@ pub(crate) async fn answer(
     let mut over = pin!(over);
     loop {
         let accepted = async {
-            let place = places.enter().await;
-            (accept(&listener, &places).await, place)
+            // In this order, so that nobody is sent away before there is somebody to take the place.
+            let stream = accept(&listener, &places).await;
+            (stream, places.enter().await)
         };
         let (stream, place) = tokio::select! {
             () = &mut over => break,
@@ -132,6 +149,8 @@ impl Connection {
         let bytes = TokioIo::new(socket.bytes(limits.write_timeout));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
+            // Whether a client who closed its half is gone is for the exchange to say, once nothing is ready for it.
+            .half_close(true)
             .header_read_timeout(limits.idle_timeout)
             .max_headers(HEADERS)
             .max_buf_size(HEAD_BYTES)

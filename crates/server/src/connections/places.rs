@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::metrics;
 
 /// Places beyond the limit, for health checks while every connection has a request: other requests are refused there.
+/// So many that whoever comes there has sent its request before it is sent away for others who come after it.
 const RESERVE: usize = 64;
 
 /// The places of all connections.
@@ -54,10 +55,11 @@ impl Places {
 
     fn try_enter(self: &Arc<Self>) -> Option<Place> {
         let mut state = self.lock();
-        let open = state.open;
-        let crowded = open >= self.limit;
-        // With nobody left to send away the reserve is used, and when that is full, newcomers wait.
-        if crowded && (Self::send_away(&mut state) || state.leaving > 0 || open >= self.limit.saturating_add(RESERVE)) {
+        if state.open >= self.limit.saturating_add(RESERVE) {
+            // One for each who comes: whoever was told to go may take its time, and is not gone until then.
+            if state.leaving == 0 {
+                Self::send_away(&mut state);
+            }
             return None;
         }
         state.open += 1;
@@ -181,9 +183,11 @@ mod tests {
     fn whoever_has_been_idle_longest_has_to_go() {
         let places = Places::new(2);
         let (first, second) = (places.try_enter().unwrap(), places.try_enter().unwrap());
+        let _others: Vec<Place> = (0..RESERVE).map(|_| places.try_enter().unwrap()).collect();
         assert_eq!(first.begin(), Begin::Welcome);
         first.end();
         assert!(places.try_enter().is_none(), "the place is not free yet");
+        assert!(places.try_enter().is_none(), "and nobody else is sent away for the same newcomer");
         assert!(second.told_to_go().now_or_never().is_some(), "the second is idle for longer now");
         assert!(first.told_to_go().now_or_never().is_none());
         assert_eq!(second.begin(), Begin::Crowded, "too late");
@@ -197,6 +201,7 @@ mod tests {
         let busy = [places.try_enter().unwrap(), places.try_enter().unwrap()];
         assert!(busy.iter().all(|place| place.begin() == Begin::Welcome && place.is_busy()));
         let reserve: Vec<Place> = (0..RESERVE).map(|_| places.try_enter().unwrap()).collect();
+        assert!(reserve.iter().all(|place| place.told_to_go().now_or_never().is_none()), "all can send a request");
         assert!(reserve.iter().all(|place| place.begin() == Begin::Crowded));
         assert!(places.try_enter().is_none());
         assert!(busy.iter().all(|place| place.told_to_go().now_or_never().is_none()));
@@ -210,7 +215,7 @@ mod tests {
         #[test]
         fn the_numbers_are_right(limit in 1_usize..5, acts in prop::collection::vec((0_u8..5, any::<prop::sample::Index>()), 0..200)) {
             let places = Places::new(limit);
-            let mut there: Vec<Place> = Vec::new();
+            let mut there: Vec<Place> = (0..RESERVE).filter_map(|_| places.try_enter()).collect();
             for (act, which) in acts {
                 match act {
                     0 | 1 => there.extend(places.try_enter()),

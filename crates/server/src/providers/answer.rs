@@ -48,6 +48,26 @@ pub struct Delta {
     pub text: String,
     /// The tokens of the piece, if log probabilities were asked for.
     pub tokens: Vec<TokenLogprob>,
+    /// More of the choice's calls, at most one piece of each.
+    pub calls: Vec<CallDelta>,
+}
+
+impl Delta {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.tokens.is_empty() && self.calls.is_empty()
+    }
+}
+
+/// More of one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallDelta {
+    /// Which call of the choice, from 0.
+    pub index: usize,
+    /// Its id and its function's name, in the first piece.
+    pub begun: Option<(String, String)>,
+    /// More of the arguments: JSON.
+    pub arguments: String,
 }
 
 /// A token, its log probability and its alternatives.

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use hearth_engine::text::grammar::GrammarSource;
+use hearth_engine::text::tool_calls::Function;
 use hearth_sampler::SamplingRequest;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::wire::chat::Role;
 
@@ -37,19 +38,65 @@ pub struct AskedGrammar {
 pub struct ChatCall {
     /// Oldest first, at least one.
     pub messages: Vec<ChatMessage>,
+    /// What the answer may call.
+    pub tools: Option<Tools>,
     /// How to answer.
     pub generation: Generation,
 }
 
+/// Functions that an answer may call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tools {
+    /// At least one, with different names.
+    pub functions: Vec<Function>,
+    /// Whether it calls one.
+    pub choice: ToolUse,
+    /// Whether it may call several, or one several times.
+    pub parallel: bool,
+}
+
+/// Whether an answer calls a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolUse {
+    /// The model decides.
+    Auto,
+    /// It is calls and nothing else.
+    Required,
+    /// It calls this one of the functions.
+    Named(usize),
+}
+
 /// One message: text, and who said it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ChatMessage {
-    /// Who speaks: system, user or assistant.
+    /// Who speaks: system, user, assistant or tool.
     pub role: Role,
     /// What is said.
     pub content: String,
     /// A name of the speaker.
     pub name: Option<String>,
+    /// Calls that the assistant has made.
+    pub calls: Vec<MadeCall>,
+    /// The call whose result a tool's message is.
+    pub answers: Option<String>,
+}
+
+impl ChatMessage {
+    /// A message that is only text.
+    pub fn text(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), name: None, calls: Vec::new(), answers: None }
+    }
+}
+
+/// A call that was made before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MadeCall {
+    /// What the result refers to.
+    pub id: String,
+    /// The function.
+    pub name: String,
+    /// Its arguments.
+    pub arguments: Map<String, Value>,
 }
 
 /// Texts to continue.
@@ -151,8 +198,8 @@ pub enum TokenizeCall {
     Conversation {
         /// Oldest first, at least one.
         messages: Vec<ChatMessage>,
-        /// Descriptions of functions, for templates that show them.
-        tools: Vec<Value>,
+        /// Functions that the answer may call.
+        functions: Vec<Function>,
         /// Where it ends.
         end: ConversationEnd,
         /// Whether the leading tokens that the model expects are put there where the template leaves them out.

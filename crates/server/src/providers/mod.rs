@@ -10,12 +10,12 @@ pub mod local;
 use futures::future::BoxFuture;
 
 pub use answer::{
-    Answer, AnswerEvent, Delta, Embeddings, Scores, TokenLogprob, TokenizedText, TokenizerFacts, TopLogprob,
+    Answer, AnswerEvent, CallDelta, Delta, Embeddings, Scores, TokenLogprob, TokenizedText, TokenizerFacts, TopLogprob,
     VocabularyToken,
 };
 pub use call::{
     AskedGrammar, ChatCall, CompletionCall, ConversationEnd, Cut, EmbeddingCall, Generation, OnOverflow, Prompt,
-    RerankCall, TokenizeCall, TooLong,
+    RerankCall, TokenizeCall, TooLong, ToolUse, Tools,
 };
 
 use crate::endpoints::Task;

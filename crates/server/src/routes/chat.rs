@@ -9,12 +9,12 @@ use super::collect::{Collected, CollectedChoice, collect};
 use super::extract::JsonBody;
 use super::identity::{Identity, Spelling, served_by};
 use super::stream::{self, Chunks};
-use super::{checks, conversation, grammar, identity};
+use super::{checks, conversation, grammar, identity, tools};
 use crate::endpoints::Task;
 use crate::error::ApiError;
 use crate::gate::{Allowed, Principal, Query};
 use crate::metrics;
-use crate::providers::{ChatCall, Delta, Generation, TokenLogprob};
+use crate::providers::{CallDelta, ChatCall, Delta, Generation, TokenLogprob};
 use crate::serve::App;
 use crate::wire::JsonObject;
 use crate::wire::answer::AnswerObject;
@@ -23,6 +23,7 @@ use crate::wire::chat::{
     Role,
 };
 use crate::wire::options::{FinishReason, Usage};
+use crate::wire::tools::{FunctionDelta, FunctionKind, ToolCallDelta};
 
 /// `POST .../chat/completions`.
 pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
@@ -42,16 +43,18 @@ pub(super) async fn answer(
     identity::record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
     let grammar = grammar::checked(request.grammar, &request.sampling)?;
+    let tools = tools::checked(request.tools, grammar.as_ref(), &request.sampling)?;
     let generation = checks::chat_generation(&request.chat, request.sampling, &request.output, app.limits())?;
     let generation = Generation { grammar, ..generation };
     checks::check_choices(1, generation.choices, app.limits())?;
     let logprobs = generation.sampling.logprobs.is_some();
-    let call = ChatCall { messages: conversation::checked(request.chat.messages)?, generation };
+    let may_call = tools.is_some();
+    let call = ChatCall { messages: conversation::checked(request.chat.messages)?, tools, generation };
 
     let name = endpoint.endpoint().name();
     let asked = Instant::now();
     let answer = metrics::measured(entity.provider().chat(call).await?, name, asked);
-    let rendering = ChatRendering { identity: Identity::new("chatcmpl", name, spelling), logprobs };
+    let rendering = ChatRendering { identity: Identity::new("chatcmpl", name, spelling), logprobs, may_call };
     let response = match streamed {
         Some(place) => stream::respond(answer, rendering, place).await?,
         None => Json(rendering.plain(collect(answer).await?)).into_response(),
@@ -63,6 +66,8 @@ pub(super) async fn answer(
 struct ChatRendering {
     identity: Identity,
     logprobs: bool,
+    /// Whether there were functions to call.
+    may_call: bool,
 }
 
 impl ChatRendering {
@@ -75,7 +80,12 @@ impl ChatRendering {
     fn plain_choice(&self, index: usize, choice: CollectedChoice) -> ChatChoice {
         ChatChoice {
             index,
-            message: AnswerMessage { role: Role::Assistant, content: choice.text, refusal: None },
+            message: AnswerMessage {
+                role: Role::Assistant,
+                content: Some(choice.text).filter(|text| !text.is_empty() || choice.calls.is_empty()),
+                tool_calls: choice.calls,
+                refusal: None,
+            },
             finish_reason: choice.reason,
             finish_reason_camel: self.identity.camel(choice.reason),
             logprobs: self.logprobs.then(|| logprobs(choice.tokens)),
@@ -87,13 +97,16 @@ impl Chunks for ChatRendering {
     type Choice = ChatChunkChoice;
 
     fn opening(&mut self, index: usize) -> Option<ChatChunkChoice> {
-        let delta = ChatDelta { role: Some(Role::Assistant), content: Some(String::new()) };
+        // Nobody knows yet whether there will be a text.
+        let content = Some((!self.may_call).then(String::new));
+        let delta = ChatDelta { role: Some(Role::Assistant), content, tool_calls: Vec::new() };
         Some(ChatChunkChoice { index, delta, finish_reason: None, finish_reason_camel: None, logprobs: None })
     }
 
     fn delta(&mut self, index: usize, delta: Delta) -> ChatChunkChoice {
         let logprobs = self.logprobs.then(|| logprobs(delta.tokens));
-        let delta = ChatDelta { role: None, content: Some(delta.text) };
+        let content = Some(delta.text).filter(|text| !text.is_empty()).map(Some);
+        let delta = ChatDelta { role: None, content, tool_calls: delta.calls.into_iter().map(call_delta).collect() };
         ChatChunkChoice { index, delta, finish_reason: None, finish_reason_camel: None, logprobs }
     }
 
@@ -110,6 +123,13 @@ impl Chunks for ChatRendering {
     fn chunk(&self, choices: Vec<ChatChunkChoice>, usage: Option<Option<Usage>>) -> serde_json::Result<String> {
         serde_json::to_string(&self.identity.wrap("chat.completion.chunk", choices, usage))
     }
+}
+
+fn call_delta(delta: CallDelta) -> ToolCallDelta {
+    let CallDelta { index, begun, arguments } = delta;
+    let kind = begun.is_some().then_some(FunctionKind::Function);
+    let (id, name) = begun.unzip();
+    ToolCallDelta { index, id, kind, function: FunctionDelta { name, arguments } }
 }
 
 fn logprobs(tokens: Vec<TokenLogprob>) -> ChatLogprobs {

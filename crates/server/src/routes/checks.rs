@@ -242,7 +242,7 @@ mod tests {
     use crate::wire::completions::CompletionRequest;
     use crate::wire::parse_object;
 
-    const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 8, request_timeout: None };
+    const LIMITS: Limits = Limits { body: 1 << 20, bodies: 1 << 20, texts: 3, choices: 8, request_timeout: None };
 
     fn object(mut base: Value, more: Value) -> crate::wire::JsonObject {
         base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -327,13 +327,9 @@ mod tests {
 
     #[test]
     fn fields_that_come_later_are_refused_unless_they_ask_for_nothing() {
-        let nothing = json!({"tools": [], "tool_choice": "none", "functions": null});
+        let nothing = json!({"functions": [], "function_call": "none", "audio": null});
         assert!(chat(nothing).is_ok());
-        for (field, value) in [
-            ("tools", json!([{"type": "function"}])),
-            ("tool_choice", json!("auto")),
-            ("reasoning_effort", json!("low")),
-        ] {
+        for (field, value) in [("functions", json!([{"name": "f"}])), ("reasoning_effort", json!("low"))] {
             let error = chat(json!({field: value})).unwrap_err();
             assert!(matches!(&error, FieldError::Unsupported { field: name, .. } if name == field), "{error}");
             assert!(error.to_string().contains("not supported yet by this server"), "{error}");

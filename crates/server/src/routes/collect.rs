@@ -2,8 +2,9 @@
 
 use futures::StreamExt;
 
-use crate::providers::{Answer, AnswerEvent, ProviderError, TokenLogprob};
+use crate::providers::{Answer, AnswerEvent, CallDelta, Delta, ProviderError, TokenLogprob};
 use crate::wire::options::{FinishReason, Usage};
+use crate::wire::tools::{CalledFunction, FunctionKind, ToolCall};
 
 /// A whole answer.
 pub(super) struct Collected {
@@ -19,6 +20,8 @@ pub(super) struct CollectedChoice {
     pub(super) text: String,
     /// The tokens of the text, if log probabilities were asked for.
     pub(super) tokens: Vec<TokenLogprob>,
+    /// Functions to call.
+    pub(super) calls: Vec<ToolCall>,
     /// How many of the tokens are the prompt's.
     pub(super) echoed: usize,
     /// Why it ended.
@@ -44,9 +47,9 @@ pub(super) async fn collect(mut answer: Answer) -> Result<Collected, ProviderErr
             AnswerEvent::Echo { index, delta } => {
                 let draft = choice(&mut drafts, index)?;
                 draft.echoed = delta.tokens.len();
-                draft.append(delta.text, delta.tokens);
+                draft.append(delta)?;
             }
-            AnswerEvent::Delta { index, delta } => choice(&mut drafts, index)?.append(delta.text, delta.tokens),
+            AnswerEvent::Delta { index, delta } => choice(&mut drafts, index)?.append(delta)?,
             AnswerEvent::Finished { index, reason, usage } => {
                 choice(&mut drafts, index)?.reason = Some(reason);
                 total = usage;
@@ -76,18 +79,29 @@ fn choice(drafts: &mut [Draft], index: usize) -> Result<&mut Draft, ProviderErro
 struct Draft {
     text: String,
     tokens: Vec<TokenLogprob>,
+    calls: Vec<ToolCall>,
     echoed: usize,
     reason: Option<FinishReason>,
 }
 
 impl Draft {
-    fn append(&mut self, text: String, tokens: Vec<TokenLogprob>) {
-        self.text.push_str(&text);
-        self.tokens.extend(tokens);
+    fn append(&mut self, delta: Delta) -> Result<(), ProviderError> {
+        self.text.push_str(&delta.text);
+        self.tokens.extend(delta.tokens);
+        for CallDelta { index, begun, arguments } in delta.calls {
+            if let Some((id, name)) = begun {
+                let function = CalledFunction { name, arguments: String::new() };
+                self.calls.push(ToolCall { id, kind: FunctionKind::Function, function });
+            }
+            let call = self.calls.get_mut(index);
+            let call = call.ok_or_else(|| ProviderError::Failed(format!("there is no call {index}")))?;
+            call.function.arguments.push_str(&arguments);
+        }
+        Ok(())
     }
 
     fn finish(self) -> Option<CollectedChoice> {
-        let Self { text, tokens, echoed, reason } = self;
-        reason.map(|reason| CollectedChoice { text, tokens, echoed, reason })
+        let Self { text, tokens, calls, echoed, reason } = self;
+        reason.map(|reason| CollectedChoice { text, tokens, calls, echoed, reason })
     }
 }

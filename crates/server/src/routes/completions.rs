@@ -216,7 +216,7 @@ mod tests {
     fn choice(text: &str, logprobs: &[f32]) -> CollectedChoice {
         let mut tokens = vec![token(b"p", Some(-100.0))];
         tokens.extend(logprobs.iter().map(|logprob| token(b"x", Some(*logprob))));
-        CollectedChoice { text: text.into(), tokens, echoed: 1, reason: FinishReason::Stop }
+        CollectedChoice { text: text.into(), tokens, echoed: 1, calls: Vec::new(), reason: FinishReason::Stop }
     }
 
     #[test]

@@ -1,20 +1,36 @@
-//! From messages as they were typed to a conversation: roles, order and text.
+//! From messages as they were typed to a conversation: roles, order, text, calls and their results.
 
-use crate::providers::call::ChatMessage;
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use crate::providers::call::{ChatMessage, MadeCall};
 use crate::wire::FieldError;
 use crate::wire::chat::{Content, Message, Part, Role};
+use crate::wire::tools::ToolCall;
 
-/// Checks a conversation. `developer` is another name of `system`, which stands at most once and first.
+/// Checks a conversation. `developer` is another name of `system`, which stands at most once and first; a tool's message
+/// answers a call that was made before.
 pub(super) fn checked(messages: Vec<Message>) -> Result<Vec<ChatMessage>, FieldError> {
     if messages.is_empty() {
         return Err(FieldError::value("messages", "a list that is not empty", "[]"));
     }
-    messages.into_iter().enumerate().map(|(index, message)| checked_message(index, message)).collect()
+    let mut made = HashSet::new();
+    let checked = messages.into_iter().enumerate().map(|(index, message)| {
+        let message = checked_message(index, message)?;
+        if let Some(id) = message.answers.as_ref().filter(|id| !made.contains(*id)) {
+            let bound = "the id of a call in a message before";
+            return Err(FieldError::value(format!("messages[{index}].tool_call_id"), bound, format!("\"{id}\"")));
+        }
+        made.extend(message.calls.iter().map(|call| call.id.clone()));
+        Ok(message)
+    });
+    checked.collect()
 }
 
 fn checked_message(index: usize, message: Message) -> Result<ChatMessage, FieldError> {
     let place = |field: &str| format!("messages[{index}].{field}");
-    refuse_calls(&message, place)?;
+    refuse_others(&message, place)?;
     let role = match message.role {
         Role::Developer => Role::System,
         role => role,
@@ -23,22 +39,48 @@ fn checked_message(index: usize, message: Message) -> Result<ChatMessage, FieldE
         let problem = "a system message stands at most once, as the first message";
         return Err(FieldError::conflict(place("role"), problem));
     }
+    let calls = calls(message.tool_calls.unwrap_or_default(), role, place)?;
+    let answers = match (role, message.tool_call_id) {
+        (Role::Tool, None) => return Err(FieldError::Missing { field: place("tool_call_id") }),
+        (Role::Tool, id) => id,
+        (_, Some(_)) => {
+            return Err(FieldError::conflict(place("tool_call_id"), "only a message of role `tool` has one"));
+        }
+        (_, None) => None,
+    };
     let content = match message.content {
-        None => return Err(FieldError::Missing { field: place("content") }),
+        None if calls.is_empty() => return Err(FieldError::Missing { field: place("content") }),
+        None => String::new(),
         Some(Content::Text(text)) => text,
         Some(Content::Parts(parts)) => joined(parts, &place("content"))?,
     };
-    Ok(ChatMessage { role, content, name: message.name })
+    Ok(ChatMessage { role, content, name: message.name, calls, answers })
 }
 
-/// Refuses what belongs to function calling and to other media, unless it is empty.
-fn refuse_calls(message: &Message, place: impl Fn(&str) -> String) -> Result<(), FieldError> {
-    if message.role == Role::Tool {
-        return Err(FieldError::unsupported_value(place("role"), " \"tool\""));
+/// The calls of a message.
+fn calls(calls: Vec<ToolCall>, role: Role, place: impl Fn(&str) -> String) -> Result<Vec<MadeCall>, FieldError> {
+    if role != Role::Assistant && !calls.is_empty() {
+        return Err(FieldError::conflict(place("tool_calls"), "only a message of role `assistant` has calls"));
     }
+    let checked = calls.into_iter().enumerate().map(|(index, call)| {
+        let text = call.function.arguments;
+        let field = || place(&format!("tool_calls[{index}].function.arguments"));
+        let arguments = match text.trim() {
+            // What some clients make of a call without arguments.
+            "" => Map::new(),
+            text => serde_json::from_str::<Map<String, Value>>(text).map_err(|error| FieldError::Type {
+                field: field(),
+                problem: format!("not the text of a JSON object: {error}"),
+            })?,
+        };
+        Ok(MadeCall { id: call.id, name: call.function.name, arguments })
+    });
+    checked.collect()
+}
+
+/// Refuses what belongs to an older form of calls and to other media, unless it is empty.
+fn refuse_others(message: &Message, place: impl Fn(&str) -> String) -> Result<(), FieldError> {
     let later = [
-        ("tool_calls", &message.tool_calls),
-        ("tool_call_id", &message.tool_call_id),
         ("function_call", &message.function_call),
         ("refusal", &message.refusal),
         ("annotations", &message.annotations),
@@ -73,7 +115,7 @@ fn joined(parts: Vec<Part>, place: &str) -> Result<String, FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::wire::chat::ChatRequest;
@@ -85,7 +127,7 @@ mod tests {
     }
 
     fn message(role: Role, content: &str) -> ChatMessage {
-        ChatMessage { role, content: content.into(), name: None }
+        ChatMessage::text(role, content)
     }
 
     #[test]
@@ -105,6 +147,25 @@ mod tests {
         assert_eq!(conversation(messages).unwrap(), expected);
     }
 
+    fn call(id: &str, arguments: &str) -> Value {
+        json!({"id": id, "type": "function", "function": {"name": "f", "arguments": arguments}})
+    }
+
+    #[test]
+    fn calls_and_their_results_are_understood() {
+        let messages = json!([
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": null, "tool_calls": [call("1", "{\"a\": [1]}"), call("2", "")]},
+            {"role": "tool", "tool_call_id": "2", "content": [{"type": "text", "text": "two"}]},
+            {"role": "tool", "tool_call_id": "1", "content": "one"},
+        ]);
+        let conversation = conversation(messages).unwrap();
+        let arguments: Vec<Value> =
+            conversation[1].calls.iter().map(|call| Value::Object(call.arguments.clone())).collect();
+        assert_eq!((conversation[1].content.as_str(), arguments), ("", vec![json!({"a": [1]}), json!({})]));
+        assert_eq!((conversation[2].answers.as_deref(), conversation[2].content.as_str()), (Some("2"), "two"));
+    }
+
     #[test]
     fn what_is_refused_is_named_with_its_place() {
         let user = json!({"role": "user", "content": "x"});
@@ -120,8 +181,17 @@ mod tests {
             (json!([{"role": "user", "content": []}]), "messages[0].content"),
             (json!([{"role": "user", "content": [{"type": "image_url"}]}]), "messages[0].content[0].type"),
             (json!([{"role": "user", "content": [{"type": "text"}]}]), "messages[0].content[0].text"),
-            (json!([user, {"role": "tool", "content": "x", "tool_call_id": "1"}]), "messages[1].role"),
-            (json!([user, {"role": "assistant", "tool_calls": [{"id": "1"}]}]), "messages[1].tool_calls"),
+            (json!([user, {"role": "tool", "content": "x", "tool_call_id": "1"}]), "messages[1].tool_call_id"),
+            (json!([user, {"role": "tool", "content": "x"}]), "messages[1].tool_call_id"),
+            (json!([{"role": "user", "content": "x", "tool_call_id": "1"}]), "messages[0].tool_call_id"),
+            (json!([{"role": "user", "content": "x", "tool_calls": [call("1", "{}")]}]), "messages[0].tool_calls"),
+            (json!([user, {"role": "assistant", "tool_calls": [{"id": "1"}]}]), "messages[1].tool_calls[0].function"),
+            (
+                json!([user, {"role": "assistant", "tool_calls": [call("1", "[1]")]}]),
+                "messages[1].tool_calls[0].function.arguments",
+            ),
+            (json!([user, {"role": "assistant", "content": null, "tool_calls": []}]), "messages[1].content"),
+            (json!([user, {"role": "assistant", "content": "x", "function_call": {}}]), "messages[1].function_call"),
         ] {
             let error = conversation(messages.clone()).unwrap_err();
             assert_eq!(error.field(), Some(field), "{messages}: {error}");

@@ -1,15 +1,15 @@
 //! What handlers take out of a request: the caller, and the body as a JSON object.
 
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::response::IntoResponse;
+use futures::StreamExt;
 
-use crate::connections::BodyStalled;
+use crate::connections::BodyLate;
 use crate::endpoints::Task;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Allowed, Principal, Query};
+use crate::room::Part;
 use crate::serve::App;
 use crate::wire::{self, FieldError, JsonObject};
 
@@ -44,21 +44,8 @@ impl FromRequest<App> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let most = app.limits().body;
-        // Where its length is told beforehand, nothing of it is read.
-        if request.body().size_hint().lower() > most as u64 {
-            return Err(too_long(most));
-        }
-        let bytes = Bytes::from_request(request, app).await.map_err(|rejection| {
-            if let Some(stalled) = BodyStalled::among(&rejection) {
-                return ApiError::new(ErrorKind::SlowBody, stalled.to_string());
-            }
-            let text = rejection.body_text();
-            match rejection.into_response().status() {
-                StatusCode::PAYLOAD_TOO_LARGE => too_long(most),
-                _ => ApiError::new(ErrorKind::BadRequest, text),
-            }
-        })?;
+        let mut part = app.bodies().part();
+        let bytes = read(request.into_body(), app.limits().body, &mut part).await?;
         if bytes.len() <= PARSED_AT_ONCE {
             return Ok(Self(wire::parse_object(&bytes)?));
         }
@@ -66,6 +53,33 @@ impl FromRequest<App> for JsonBody {
         let parsed = parsed.map_err(|error| ApiError::internal("the body could not be read", error.to_string()))?;
         Ok(Self(parsed?))
     }
+}
+
+/// The whole of a body that is no longer than `most` bytes, held in `part`.
+async fn read(body: Body, most: usize, part: &mut Part) -> Result<Vec<u8>, ApiError> {
+    // Where its length is told beforehand, nothing of it is read.
+    if body.size_hint().lower() > most as u64 {
+        return Err(too_long(most));
+    }
+    let mut pieces = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| match BodyLate::among(&error) {
+            Some(late) => ApiError::new(ErrorKind::SlowBody, late.to_string()),
+            None => ApiError::new(ErrorKind::BadRequest, format!("the body could not be read: {error}")),
+        })?;
+        let length = bytes.len() + piece.len();
+        if length > most {
+            return Err(too_long(most));
+        }
+        // Waiting for room would only hold what is there already.
+        if !part.grow_to(length) {
+            let text = "the server is reading as many long request bodies as it has room for";
+            return Err(ApiError::new(ErrorKind::Unavailable, text));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
 }
 
 fn too_long(most: usize) -> ApiError {

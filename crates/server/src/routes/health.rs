@@ -15,8 +15,7 @@ pub(super) async fn live() -> Json<Value> {
     Json(json!({"status": "live"}))
 }
 
-/// `GET /health/ready`: every configured model answers, and the server is not stopping. Endpoints that do not answer are
-/// named.
+/// `GET /health/ready`: every configured model answers, and the server is not stopping. Endpoints that do not are named.
 pub(super) async fn ready(State(app): State<App>) -> Response {
     let unready = app.endpoints().unready();
     if unready.is_empty() && !app.life().is_stopping() {

@@ -21,9 +21,9 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tokenize;
+mod tools;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::middleware;
 use axum::routing::{get, post};
@@ -35,7 +35,6 @@ use crate::serve::App;
 
 /// Every route of the server. Layers are listed from the inside out.
 pub(crate) fn router(app: App) -> Router {
-    let body_limit = app.limits().body;
     let routes = Router::new()
         .nest("/v1", data_plane())
         .nest("/serving-endpoints", data_plane())
@@ -52,7 +51,6 @@ pub(crate) fn router(app: App) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_route)
         .with_state(app.clone())
-        .layer(DefaultBodyLimit::max(body_limit))
         .layer(middleware::from_fn_with_state(app, admission::admit))
         .layer(middleware::from_fn(around::count));
     // A router of its own, because the path is trimmed before the inner one looks at it.

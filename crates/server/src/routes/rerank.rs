@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::wire::parse_object;
 
-    const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 1, request_timeout: None };
+    const LIMITS: Limits = Limits { body: 1 << 20, bodies: 1 << 20, texts: 3, choices: 1, request_timeout: None };
 
     fn call(more: Value) -> Result<RerankCall, FieldError> {
         let mut body = json!({"query": "q", "documents": ["a", "b"]});

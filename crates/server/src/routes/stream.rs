@@ -95,7 +95,7 @@ impl<C: Chunks> Writer<C> {
         match event {
             AnswerEvent::Echo { delta, .. } | AnswerEvent::Delta { delta, .. } => {
                 // A token in the middle of a character says nothing yet.
-                if !delta.text.is_empty() || !delta.tokens.is_empty() {
+                if !delta.is_empty() {
                     let choice = self.chunks.delta(index, delta);
                     documents.push(self.document(choice)?);
                 }

@@ -4,11 +4,10 @@ use axum::Json;
 use axum::extract::{Query as UrlQuery, State};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::conversation;
 use super::extract::{JsonBody, named_or_only};
 use super::identity::{record, served_by};
+use super::{conversation, tools};
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::Principal;
 use crate::providers::{ConversationEnd, TokenizeCall};
@@ -98,8 +97,8 @@ fn call(fields: TokenizeFields) -> Result<TokenizeCall, FieldError> {
         (None, Some(messages)) => {
             let end = conversation_end(fields.add_generation_prompt, fields.continue_final_message)?;
             let messages = conversation::checked(messages)?;
-            let tools = fields.tools.unwrap_or_default().into_iter().map(Value::Object).collect();
-            Ok(TokenizeCall::Conversation { messages, tools, end, special })
+            let functions = tools::functions(fields.tools.unwrap_or_default())?;
+            Ok(TokenizeCall::Conversation { messages, functions, end, special })
         }
         (None, None) => Err(FieldError::Missing { field: "prompt".into() }),
         (Some(_), Some(_)) => {
@@ -122,7 +121,7 @@ fn conversation_end(opens_answer: Option<bool>, continues: Option<bool>) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::wire::parse_object;

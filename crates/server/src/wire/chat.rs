@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::grammar::GrammarFields;
 use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields};
+use super::tools::{ToolCall, ToolCallDelta, ToolFields};
 use super::{FieldError, JsonObject, later, read};
 
 /// A chat request as it was typed; `model` was taken before, to find the endpoint.
@@ -16,6 +17,8 @@ pub struct ChatRequest {
     pub sampling: SamplingFields,
     /// What the answer must look like.
     pub grammar: GrammarFields,
+    /// What the model may call.
+    pub tools: ToolFields,
     /// How the answer is delivered.
     pub output: OutputFields,
     /// What changes nothing.
@@ -30,6 +33,7 @@ impl ChatRequest {
             chat: read::take(&mut object)?,
             sampling: read::take(&mut object)?,
             grammar: read::take(&mut object)?,
+            tools: read::take(&mut object)?,
             output: read::take(&mut object)?,
             bookkeeping: read::take(&mut object)?,
         };
@@ -61,9 +65,9 @@ pub struct Message {
     /// A name of the speaker.
     pub name: Option<String>,
     /// Calls of an assistant's message.
-    pub tool_calls: Option<Value>,
+    pub tool_calls: Option<Vec<ToolCall>>,
     /// The call that a tool's message answers.
-    pub tool_call_id: Option<Value>,
+    pub tool_call_id: Option<String>,
     /// The older form of `tool_calls`.
     pub function_call: Option<Value>,
     /// Part of every answer of some services, sent back by clients.
@@ -134,8 +138,11 @@ pub struct ChatChoice {
 pub struct AnswerMessage {
     /// Always the assistant.
     pub role: Role,
-    /// The text.
-    pub content: String,
+    /// The text; null where there are only calls.
+    pub content: Option<String>,
+    /// Functions to call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
     /// Always null: a local model's refusal is text like any other.
     pub refusal: Option<String>,
 }
@@ -162,9 +169,12 @@ pub struct ChatDelta {
     /// In the first piece.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
-    /// More text; none in the last piece.
+    /// More text; absent where there is none, null in the first piece of an answer that may be calls.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub content: Option<String>,
+    pub content: Option<Option<String>>,
+    /// More of calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCallDelta>,
 }
 
 /// Log probabilities of the tokens of an answer.

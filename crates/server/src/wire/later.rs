@@ -4,10 +4,8 @@ use serde_json::{Value, json};
 
 use super::{FieldError, JsonObject};
 
-/// Fields of chat requests that come with function calling and external models.
+/// Fields of chat requests that come with external models, and an older form of `tools`.
 pub(super) const CHAT: &[&str] = &[
-    "tools",
-    "tool_choice",
     "functions",
     "function_call",
     "reasoning_effort",
@@ -17,7 +15,6 @@ pub(super) const CHAT: &[&str] = &[
     "audio",
     "prediction",
     "web_search_options",
-    "parallel_tool_calls",
 ];
 
 /// Fields of requests to a tokenizer that come with templates of the caller's own and with other media.
@@ -38,18 +35,15 @@ pub(super) fn refuse(object: &mut JsonObject, fields: &[&str]) -> Result<(), Fie
 /// Whether the answer without the feature is what the caller asked for.
 fn asks_for_nothing(field: &str, value: &Value) -> bool {
     match field {
-        "tools" | "functions" => *value == json!([]),
-        "tool_choice" | "function_call" => *value == json!("none"),
+        "functions" => *value == json!([]),
+        "function_call" => *value == json!("none"),
         "modalities" => *value == json!(["text"]),
-        // Without tools there are no calls to be parallel or not.
-        "parallel_tool_calls" => value.is_boolean(),
         _ => false,
     }
 }
 
 fn unsupported(field: &str) -> FieldError {
     match field {
-        "tool_choice" => FieldError::unsupported_value(field, " other than \"none\""),
         "modalities" => FieldError::unsupported_value(field, " other than [\"text\"]"),
         _ => FieldError::unsupported(field),
     }

@@ -18,6 +18,7 @@ mod read;
 mod request;
 pub mod rerank;
 pub mod tokenize;
+pub mod tools;
 
 pub use fields::FieldError;
 pub use read::{JsonObject, parse_object, take_text};

@@ -142,4 +142,6 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context.
     Length,
+    /// The caller is to call functions.
+    ToolCalls,
 }

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::chat::Message;
+use super::tools::Tool;
 use super::{FieldError, JsonObject, Request, later};
 
 /// Reads a request to a tokenizer.
@@ -34,8 +35,8 @@ pub struct TokenizeFields {
     pub add_generation_prompt: Option<bool>,
     /// Whether a conversation ends with the text of its last message, default false.
     pub continue_final_message: Option<bool>,
-    /// Descriptions of functions, for templates that show them.
-    pub tools: Option<Vec<JsonObject>>,
+    /// Functions that the model may call.
+    pub tools: Option<Vec<Tool>>,
 }
 
 /// The fields of `/detokenize`.

@@ -46,6 +46,14 @@ impl GrammarSource {
         Ok(text)
     }
 
+    /// A JSON schema as it stands behind `%json` in a Lark grammar.
+    ///
+    /// # Errors
+    /// As compiling it by itself.
+    pub fn embedded(schema: &Value, strict: bool) -> Result<Value, GrammarError> {
+        Ok(with_options(schema::prepare(schema, strict)?))
+    }
+
     /// The grammar as the library reads it.
     pub(super) fn prepare(&self) -> Result<GrammarWithLexer, GrammarError> {
         Ok(match self {
@@ -62,10 +70,14 @@ impl GrammarSource {
     }
 }
 
-fn json_grammar(mut schema: Value) -> GrammarWithLexer {
+fn json_grammar(schema: Value) -> GrammarWithLexer {
+    GrammarWithLexer::from_json_schema(with_options(schema))
+}
+
+fn with_options(mut schema: Value) -> Value {
     let options = JsonCompileOptions { whitespace_pattern: Some(WHITE_SPACE.to_owned()), ..Default::default() };
     options.apply_to(&mut schema);
-    GrammarWithLexer::from_json_schema(schema)
+    schema
 }
 
 /// The expression without anchors around it: it matches the whole text in any case.

@@ -298,7 +298,6 @@ fn a_grammar_that_means_harm_harms_itself_alone() {
     for (name, source) in hostile() {
         let begun = std::time::Instant::now();
         let outcome = compile(&source);
-        let compiled = begun.elapsed();
         let mut reached = 0;
         if let Ok(grammar) = &outcome {
             let (mut state, mut choose) = (grammar.start(), drawn(7));
@@ -313,8 +312,6 @@ fn a_grammar_that_means_harm_harms_itself_alone() {
                 reached += 1;
             }
         }
-        let shown = outcome.map(|_| reached).map_err(|error| error.to_string().chars().take(90).collect::<String>());
-        println!("{name}: compiled in {compiled:?}, in all {:?}, {shown:?}", begun.elapsed());
         // Far beyond what the bounds allow on the slowest machine: this would be a hang.
         assert!(begun.elapsed().as_secs() < 120, "{name}");
     }

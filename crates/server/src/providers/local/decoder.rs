@@ -10,12 +10,13 @@ use hearth_engine::serve::{
     EngineHandle, FinishReason as EngineReason, GenerationRequest, ModelInfo, SubmitError, TextEvent, TextOptions,
     TextStream, TokenText,
 };
-use hearth_engine::text::grammar::{AnswerStart, Grammar, GrammarError};
+use hearth_engine::text::grammar::{AnswerStart, Grammar};
+use hearth_engine::text::tool_calls::{Function, ToolPrompt};
 use hearth_engine::text::{Conversation, Detokenizer, DetokenizerOptions, ModelText, SpecialTokens};
 use hearth_sampler::{ParamError, SamplingParams};
-use serde_json::Value;
 
-use super::{blocking, check_text_length, engine_error, request_error, submit_error, template_message, text_error};
+use super::tools::Calls;
+use super::{blocking, check_text_length, engine_error, grammar_error, request_error, submit_error, text_error, tools};
 use crate::providers::call::ChatMessage;
 use crate::providers::{
     Answer, AnswerEvent, AskedGrammar, ChatCall, CompletionCall, Delta, Generation, OnOverflow, Prompt, ProviderError,
@@ -26,16 +27,20 @@ use crate::wire::options::{FinishReason, Usage};
 
 /// Answers a conversation.
 pub(super) async fn chat(engine: &EngineHandle, call: ChatCall) -> Result<Answer, ProviderError> {
-    let ChatCall { messages, generation } = call;
+    let ChatCall { messages, tools, generation } = call;
     let (preparing, asked) = (engine.clone(), generation.grammar.clone());
     let job = blocking(generation.deadline, move || {
         let (text, context_length) = (preparing.text(), preparing.info().context_length);
         for message in &messages {
             check_text_length(&message.content, &text.tokenizer, context_length, "messages")?;
         }
-        let grammar = compiled(&preparing, asked.as_ref(), AnswerStart::Anew)?;
-        let tokens = conversation_tokens(text, &messages, "messages")?;
-        Ok(Job { tokens, echo: None, field: "messages", continues_text: false, grammar })
+        let (grammar, calls) = match &tools {
+            Some(tools) => tools::prepare(&preparing, tools).map(|(grammar, calls)| (Some(grammar), Some(calls)))?,
+            None => (compiled(&preparing, asked.as_ref(), AnswerStart::Anew)?, None),
+        };
+        let functions = tools.map(|tools| tools.functions).unwrap_or_default();
+        let tokens = conversation_tokens(text, &messages, &functions, "messages")?;
+        Ok(Job { tokens, echo: None, field: "messages", continues_text: false, grammar, calls })
     });
     start(engine, vec![job.await?], &generation)
 }
@@ -65,6 +70,8 @@ struct Job {
     /// The answer goes on from the prompt's text; in a conversation it begins anew.
     continues_text: bool,
     grammar: Option<Arc<Grammar>>,
+    /// The answer may call functions.
+    calls: Option<Calls>,
 }
 
 /// How the prompts of a completion become tokens.
@@ -87,7 +94,8 @@ impl Preparation<'_> {
         };
         let text = text.filter(|_| tokens.len() == whole);
         let echo = self.echo.then(|| text.unwrap_or_else(|| decoded(self.text, &tokens)));
-        Ok(Job { tokens, echo, field: "prompt", continues_text: !self.templated, grammar: self.grammar.clone() })
+        let (continues_text, grammar) = (!self.templated, self.grammar.clone());
+        Ok(Job { tokens, echo, field: "prompt", continues_text, grammar, calls: None })
     }
 
     /// The tokens of a prompt, and its text where it was one.
@@ -99,8 +107,8 @@ impl Preparation<'_> {
             }
             Prompt::Tokens(tokens) => Ok((tokens, None)),
             Prompt::Text(text) if self.templated => {
-                let message = ChatMessage { role: Role::User, content: text, name: None };
-                let tokens = conversation_tokens(self.text, std::slice::from_ref(&message), "prompt")?;
+                let message = ChatMessage::text(Role::User, text);
+                let tokens = conversation_tokens(self.text, std::slice::from_ref(&message), &[], "prompt")?;
                 Ok((tokens, Some(message.content)))
             }
             Prompt::Text(text) => {
@@ -138,16 +146,21 @@ fn compiled(
 ) -> Result<Option<Arc<Grammar>>, ProviderError> {
     let Some(AskedGrammar { field, source }) = asked else { return Ok(None) };
     let compiled = engine.grammars().compile(source, start);
-    compiled.map(Some).map_err(|error| match error {
-        GrammarError::Vocabulary(_) => ProviderError::Failed(error.to_string()),
-        _ => ProviderError::invalid(field, format!("`{field}` cannot be honoured: {error}")),
-    })
+    compiled.map(Some).map_err(|error| grammar_error(field, &error))
 }
 
-fn conversation_tokens(text: &ModelText, messages: &[ChatMessage], field: &str) -> Result<Vec<u32>, ProviderError> {
-    let messages: Vec<Value> = messages.iter().map(template_message).collect();
-    let conversation = Conversation { messages: &messages, add_generation_prompt: true, ..Conversation::default() };
-    text.prompt_tokens(&conversation).map_err(|error| text_error(field, &error))
+fn conversation_tokens(
+    text: &ModelText,
+    messages: &[ChatMessage],
+    functions: &[Function],
+    field: &str,
+) -> Result<Vec<u32>, ProviderError> {
+    let tokens = tools::prompt(text, messages, functions).and_then(|ToolPrompt { messages, tools }| {
+        let (messages, tools) = (messages.as_slice(), tools.as_deref());
+        let conversation = Conversation { messages, tools, add_generation_prompt: true, ..Conversation::default() };
+        text.prompt_tokens(&conversation)
+    });
+    tokens.map_err(|error| text_error(field, &error))
 }
 
 fn decoded(text: &ModelText, tokens: &[u32]) -> String {
@@ -233,15 +246,20 @@ fn start_choice(
     let text = Arc::clone(engine.text());
     let leading =
         if shown.starts_with(text.tokenizer.leading_tokens()) { text.tokenizer.leading_tokens().len() } else { 0 };
-    let options = TextOptions { stops: &stops, prompt: shown, continues_text: job.continues_text };
+    let kept = job.calls.as_ref().map(Calls::kept).unwrap_or_default();
+    let options = TextOptions { stops: &stops, prompt: shown, continues_text: job.continues_text, kept };
     let events = TextStream::new(generation, text, options);
     // With log probabilities the engine tells when the prompt's tokens are there; without, the text can come at once.
     let (at_once, with_tokens) = if prompt_logprobs.is_some() { (None, echo) } else { (echo, None) };
-    let mut writer = ChoiceWriter { index, echo: with_tokens, leading };
+    let mut writer = ChoiceWriter { index, echo: with_tokens, leading, calls: job.calls.clone() };
     let first = stream::iter(at_once.map(|text| Ok(echo_event(index, text, Vec::new()))));
-    Ok(first
-        .chain(events.map(move |event| event.map(|event| writer.write(event)).map_err(|e| engine_error(&e))))
-        .boxed())
+    let written = events.flat_map(move |event| {
+        stream::iter(match event {
+            Ok(event) => writer.write(event).into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(engine_error(&error))],
+        })
+    });
+    Ok(first.chain(written).boxed())
 }
 
 fn only_echo(index: usize, echo: Option<String>) -> Vec<Result<ChoiceEvent, ProviderError>> {
@@ -251,7 +269,7 @@ fn only_echo(index: usize, echo: Option<String>) -> Vec<Result<ChoiceEvent, Prov
 }
 
 fn echo_event(index: usize, text: String, tokens: Vec<TokenLogprob>) -> ChoiceEvent {
-    ChoiceEvent::Text(AnswerEvent::Echo { index, delta: Delta { text, tokens } })
+    ChoiceEvent::Text(AnswerEvent::Echo { index, delta: Delta { text, tokens, ..Delta::default() } })
 }
 
 /// Names the events of one choice.
@@ -261,10 +279,12 @@ struct ChoiceWriter {
     echo: Option<String>,
     /// Tokens at the prompt's beginning that are no part of its text.
     leading: usize,
+    /// Where the text may hold calls.
+    calls: Option<Calls>,
 }
 
 impl ChoiceWriter {
-    fn write(&mut self, event: TextEvent) -> ChoiceEvent {
+    fn write(&mut self, event: TextEvent) -> Vec<ChoiceEvent> {
         let index = self.index;
         match event {
             TextEvent::Prompt(tokens) => {
@@ -272,18 +292,27 @@ impl ChoiceWriter {
                 for token in tokens.iter_mut().take(self.leading) {
                     token.bytes.clear();
                 }
-                echo_event(index, self.echo.take().unwrap_or_default(), tokens)
+                vec![echo_event(index, self.echo.take().unwrap_or_default(), tokens)]
             }
             TextEvent::Delta(delta) => {
                 let tokens = delta.tokens.into_iter().map(token_logprob).collect();
-                ChoiceEvent::Text(AnswerEvent::Delta { index, delta: Delta { text: delta.text, tokens } })
+                let delta = Delta { text: delta.text, tokens, ..Delta::default() };
+                let delta = match &mut self.calls {
+                    Some(calls) => calls.push(delta),
+                    None => delta,
+                };
+                vec![ChoiceEvent::Text(AnswerEvent::Delta { index, delta })]
             }
             TextEvent::Finished { reason, completion_tokens, cached_tokens } => {
-                let reason = match reason {
-                    EngineReason::Stop | EngineReason::Complete => FinishReason::Stop,
-                    EngineReason::Length => FinishReason::Length,
+                let rest = self.calls.as_mut().map(Calls::finish).filter(|delta| !delta.is_empty());
+                let reason = match (&self.calls, reason) {
+                    (Some(calls), reason) => calls.reason(reason),
+                    (None, EngineReason::Stop | EngineReason::Complete) => FinishReason::Stop,
+                    (None, EngineReason::Length) => FinishReason::Length,
                 };
-                ChoiceEvent::Finished { index, reason, completion_tokens, cached_tokens }
+                let rest = rest.map(|delta| ChoiceEvent::Text(AnswerEvent::Delta { index, delta }));
+                let end = ChoiceEvent::Finished { index, reason, completion_tokens, cached_tokens };
+                rest.into_iter().chain([end]).collect()
             }
         }
     }

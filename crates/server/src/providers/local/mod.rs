@@ -6,6 +6,7 @@ mod decoder;
 mod encoder;
 mod reranker;
 mod tokenizer;
+mod tools;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -14,8 +15,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_engine::Error;
 use hearth_engine::serve::{Health, LoadedModel, RequestError, SubmitError};
+use hearth_engine::text::grammar::GrammarError;
 use hearth_engine::text::{TextError, Tokenizer};
-use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
@@ -24,7 +25,6 @@ use super::{
     Scores, TokenizeCall, TokenizedText, TokenizerFacts,
 };
 use crate::endpoints::Task;
-use crate::providers::call::ChatMessage;
 
 /// A model of this process as a provider.
 pub struct LocalProvider {
@@ -118,15 +118,6 @@ impl LocalProvider {
     }
 }
 
-/// A message as chat templates read it.
-fn template_message(message: &ChatMessage) -> Value {
-    let mut value = json!({"role": message.role, "content": message.content});
-    if let Some(name) = &message.name {
-        value["name"] = json!(name);
-    }
-    value
-}
-
 /// Runs `work` where it may take its time, and waits for it until `deadline`.
 async fn blocking<T: Send + 'static>(
     deadline: Option<Instant>,
@@ -161,6 +152,14 @@ fn text_error(field: &str, error: &TextError) -> ProviderError {
             ProviderError::invalid(field, error.to_string())
         }
         _ => ProviderError::Failed(error.to_string()),
+    }
+}
+
+/// A grammar that is not honoured; `field` is what asked for it.
+fn grammar_error(field: &str, error: &GrammarError) -> ProviderError {
+    match error {
+        GrammarError::Vocabulary(_) => ProviderError::Failed(error.to_string()),
+        _ => ProviderError::invalid(field, format!("`{field}` cannot be honoured: {error}")),
     }
 }
 

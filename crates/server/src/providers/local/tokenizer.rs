@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use hearth_engine::serve::LoadedModel;
 use hearth_engine::text::{Conversation, Detokenizer, DetokenizerOptions, ModelText, SpecialTokens};
-use serde_json::Value;
 
-use super::{blocking, template_message, text_error};
+use super::{blocking, text_error, tools};
 use crate::providers::{ConversationEnd, ProviderError, TokenizeCall, TokenizedText, TokenizerFacts, VocabularyToken};
 
 /// The tokens of a text or a conversation, however long.
@@ -18,11 +17,12 @@ pub(super) async fn tokenize(model: &LoadedModel, call: TokenizeCall) -> Result<
                 .tokenizer
                 .encode(&prompt, if special { SpecialTokens::Add } else { SpecialTokens::Omit })
                 .map_err(|error| text_error("prompt", &error))?,
-            TokenizeCall::Conversation { messages, tools, end, special } => {
-                let messages: Vec<Value> = messages.iter().map(template_message).collect();
+            TokenizeCall::Conversation { messages, functions, end, special } => {
+                let prompt = tools::prompt(&text, &messages, &functions);
+                let prompt = prompt.map_err(|error| text_error("messages", &error))?;
                 let conversation = Conversation {
-                    messages: &messages,
-                    tools: (!tools.is_empty()).then_some(tools.as_slice()),
+                    messages: &prompt.messages,
+                    tools: prompt.tools.as_deref(),
                     add_generation_prompt: end == ConversationEnd::AnswerBegins,
                     continue_final_message: end == ConversationEnd::LastMessage,
                     extra: None,
@@ -45,7 +45,7 @@ pub(super) async fn detokenize(model: &LoadedModel, tokens: Vec<u32>) -> Result<
     let text = Arc::clone(model.text());
     blocking(None, move || {
         check_known(&text, &tokens)?;
-        let options = DetokenizerOptions { keep_special: true, continues_text: false };
+        let options = DetokenizerOptions { keep_special: true, ..DetokenizerOptions::default() };
         let mut detokenizer = Detokenizer::new(&text.tokenizer, options);
         let mut decoded: String = tokens.iter().map(|token| detokenizer.push(*token)).collect();
         decoded.push_str(&detokenizer.finish());

@@ -75,7 +75,10 @@ impl Drop for SetOnDrop {
 }
 
 fn delta(index: usize, text: &str) -> AnswerEvent {
-    AnswerEvent::Delta { index, delta: Delta { text: text.into(), tokens: vec![token(text, -0.5 - index as f32)] } }
+    AnswerEvent::Delta {
+        index,
+        delta: Delta { text: text.into(), tokens: vec![token(text, -0.5 - index as f32)], ..Delta::default() },
+    }
 }
 
 fn token(text: &str, logprob: f32) -> TokenLogprob {
@@ -89,7 +92,10 @@ fn greeting(choices: usize, prompts: &[Option<String>]) -> Vec<AnswerEvent> {
     for index in 0..choices {
         if let Some(Some(text)) = prompts.get(index * prompts.len() / choices) {
             let first = TokenLogprob { logprob: None, top: Vec::new(), ..token(text, 0.0) };
-            events.push(AnswerEvent::Echo { index, delta: Delta { text: text.clone(), tokens: vec![first] } });
+            events.push(AnswerEvent::Echo {
+                index,
+                delta: Delta { text: text.clone(), tokens: vec![first], ..Delta::default() },
+            });
         }
     }
     events.extend((0..choices).map(|index| delta(index, "Hel")));

@@ -19,7 +19,7 @@ use crate::endpoints::{Endpoint, Task};
 use crate::gate::Access;
 use crate::serve::{App, Limits, router};
 
-const LIMITS: Limits = Limits { body: 100_000, texts: 4, choices: 32, request_timeout: None };
+const LIMITS: Limits = Limits { body: 100_000, bodies: 100_000, texts: 4, choices: 32, request_timeout: None };
 
 /// A server for the local admin with endpoints `chat-model`, `base`, `vectors` and `ranks`.
 fn app() -> App {

@@ -1,0 +1,21 @@
+//! The calls of Llama 3.1, 3.2 and 3.3: a JSON object by itself, behind `<|python_tag|>` or not, several with `;` between
+//! them; `name.call(key="value")` for the tools they were trained with; or a Python list of calls.
+
+use super::parser::Syntax;
+use super::{Layout, OpenerPlace, ToolFormat};
+
+pub(super) const FORMAT: ToolFormat = ToolFormat {
+    name: "llama",
+    recognises: |template| template.contains(r#"{"name": function name, "parameters": "#),
+    syntax: Syntax {
+        opener: "<|python_tag|>",
+        closer: None,
+        tagged: false,
+        bare: true,
+        lists: true,
+        separators: ";,",
+        pythonic: true,
+    },
+    layout: Layout { opening: "", opener: OpenerPlace::Nowhere, between: "; ", closing: "", arguments: "parameters" },
+    short_ids: false,
+};
