@@ -205,7 +205,7 @@ impl Meter {
         if let AnswerEvent::Finished { usage, reason, .. } = event {
             self.usage = *usage;
             let reason = match reason {
-                FinishReason::Stop => "stop",
+                FinishReason::Stop | FinishReason::ToolCalls => "stop",
                 FinishReason::Length => "length",
                 FinishReason::ToolCalls => "tool_calls",
             };
