@@ -60,6 +60,8 @@ pub enum ErrorKind {
     RateLimited,
     /// The model is loading or has stopped.
     Unavailable,
+    /// The model needs more memory than there is.
+    InsufficientMemory,
     /// The server's own failure.
     Internal,
 }
@@ -101,6 +103,9 @@ impl ErrorKind {
                 Some("service_unavailable"),
                 "TEMPORARILY_UNAVAILABLE",
             ),
+            Self::InsufficientMemory => {
+                (StatusCode::INSUFFICIENT_STORAGE, "server_error", Some("insufficient_memory"), "RESOURCE_EXHAUSTED")
+            }
             Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), "INTERNAL_ERROR")
             }

@@ -8,6 +8,7 @@ pub mod endpoints;
 pub mod error;
 pub mod gate;
 pub mod metrics;
+pub mod models;
 pub mod providers;
 pub mod routes;
 pub mod serve;

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use crate::models::{ModelState, ModelStatus};
 use crate::providers::{Answer, AnswerEvent, ProviderLoad};
 use crate::wire::options::Usage;
 
@@ -22,6 +23,12 @@ const RUNNING: &str = "hearth_requests_running";
 const WAITING: &str = "hearth_requests_waiting";
 const BLOCKS_USED: &str = "hearth_kv_blocks_used";
 const BLOCKS_TOTAL: &str = "hearth_kv_blocks";
+const MODEL_LOADED: &str = "hearth_model_loaded";
+const MODEL_LOADS: &str = "hearth_model_loads";
+const MODEL_LOAD_SECONDS: &str = "hearth_model_load_seconds";
+const MODEL_MEMORY: &str = "hearth_model_memory_bytes";
+const MEMORY_RESERVED: &str = "hearth_memory_reserved_bytes";
+const MEMORY_TOTAL: &str = "hearth_memory_total_bytes";
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -70,6 +77,12 @@ fn install() -> PrometheusHandle {
     describe_gauge!(WAITING, "Sequences in the queue, by model");
     describe_gauge!(BLOCKS_USED, "Blocks of the cache that hold tokens, by model");
     describe_gauge!(BLOCKS_TOTAL, "Blocks of the cache, by model");
+    describe_gauge!(MODEL_LOADED, "1 where the model is in memory and answers, by model");
+    describe_gauge!(MODEL_LOADS, "Times the model was loaded since the start, by model");
+    describe_gauge!(MODEL_LOAD_SECONDS, "Seconds that the model's last load took, by model");
+    describe_gauge!(MODEL_MEMORY, "Bytes that are reserved for the model, by model");
+    describe_gauge!(MEMORY_RESERVED, "Bytes that are reserved for all models");
+    describe_gauge!(MEMORY_TOTAL, "Bytes that there are for models");
     handle
 }
 
@@ -98,6 +111,23 @@ pub fn load(endpoint: &str, load: ProviderLoad) {
     for (name, number) in numbers {
         gauge!(name, "model" => endpoint.to_owned()).set(number as f64);
     }
+}
+
+/// Whether an endpoint's model is loaded, and what it holds.
+pub fn hosted(endpoint: &str, status: &ModelStatus) {
+    let set = |name: &'static str, number: f64| gauge!(name, "model" => endpoint.to_owned()).set(number);
+    set(MODEL_LOADED, f64::from(u8::from(status.state == ModelState::Ready)));
+    set(MODEL_LOADS, status.loads as f64);
+    set(MODEL_MEMORY, status.memory as f64);
+    if let Some(seconds) = status.load_seconds {
+        set(MODEL_LOAD_SECONDS, seconds);
+    }
+}
+
+/// The memory that models share: bytes reserved, and bytes in all.
+pub fn memory((reserved, total): (u64, u64)) {
+    gauge!(MEMORY_RESERVED).set(reserved as f64);
+    gauge!(MEMORY_TOTAL).set(total as f64);
 }
 
 /// Counts an answer while it goes by. `asked` is when its model was called.

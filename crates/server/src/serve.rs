@@ -12,6 +12,7 @@ pub use crate::config::{Limits, ServeConfig, ServeSettings};
 use crate::endpoints::Registry;
 use crate::gate::{Access, Gate};
 use crate::metrics::Metrics;
+use crate::models::Models;
 use crate::routes;
 
 /// How often the metrics are folded.
@@ -25,14 +26,21 @@ pub struct App {
 
 struct Inner {
     gate: Gate,
+    models: Models,
     limits: Limits,
     metrics: Metrics,
 }
 
 impl App {
-    /// A server without endpoints.
-    pub fn new(access: Access, limits: Limits) -> Self {
-        Self { inner: Arc::new(Inner { gate: Gate::new(access), limits, metrics: Metrics::of_process() }) }
+    /// A server without endpoints, whose models share the memory of `models`.
+    pub fn new(access: Access, limits: Limits, models: Models) -> Self {
+        let (gate, metrics) = (Gate::new(access), Metrics::of_process());
+        Self { inner: Arc::new(Inner { gate, models, limits, metrics }) }
+    }
+
+    /// The models of this process, to host more.
+    pub fn models(&self) -> &Models {
+        &self.inner.models
     }
 
     /// The endpoints, to announce and to add.

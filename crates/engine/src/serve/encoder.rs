@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use tokio::sync::oneshot;
 
 use super::engine::panic_message;
-use super::handle::{LoadGauges, Place};
+use super::handle::{Departure, LoadGauges, Place};
 use super::request::check_tokens;
 use super::{ModelInfo, RequestError, SubmitError};
 use crate::error::Error;
@@ -113,6 +113,12 @@ impl EncoderHandle {
         let call = Call { texts, rows: Vec::new(), reply, _place: self.gauges.enter(self.limit)? };
         self.calls.send(call).map_err(|_| SubmitError::Stopped)?;
         Ok(async { answer.await.map_err(|_| Error::Stopped)? })
+    }
+
+    /// The end of the encoder's thread, which comes after the last handle.
+    #[must_use]
+    pub fn departure(&self) -> Departure {
+        Departure(Arc::clone(&self.gauges))
     }
 
     /// Whether the encoder's thread has not ended.

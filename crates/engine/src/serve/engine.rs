@@ -72,7 +72,6 @@ impl Engine {
 
     /// Serves until every handle and stream is gone.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
-        let _stopped = self.gauges.stopped_when_dropped();
         loop {
             if self.active.is_empty() {
                 self.check_idle();

@@ -94,6 +94,18 @@ impl LoadGauges {
     }
 }
 
+/// The end of a model's thread, for those who must not keep it alive.
+#[derive(Clone, Debug)]
+pub struct Departure(pub(super) Arc<LoadGauges>);
+
+impl Departure {
+    /// Whether the thread has ended, and given back what the model held.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        !self.0.is_alive()
+    }
+}
+
 /// One of the limited places of a model; given up when dropped.
 #[derive(Debug)]
 pub(super) struct Place(Arc<LoadGauges>);
@@ -134,7 +146,13 @@ impl EngineHandle {
         let engine = Engine::new(scheduler, runner, text.end_tokens.clone(), Arc::clone(&gauges));
         let (commands, receiver) = channel();
         let thread = std::thread::Builder::new().name(format!("engine {}", info.name));
-        thread.spawn(move || engine.run(&receiver)).map_err(EngineError::Thread)?;
+        let stopped = gauges.stopped_when_dropped();
+        let run = move || {
+            // Dropped last, after the model and its cache.
+            let _stopped = stopped;
+            engine.run(&receiver);
+        };
+        thread.spawn(run).map_err(EngineError::Thread)?;
         let shared = Shared { info, text, gauges, next_id: AtomicU64::new(0), limit, blocks };
         Ok(Self { shared: Arc::new(shared), commands })
     }
@@ -177,6 +195,12 @@ impl EngineHandle {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.shared.gauges.is_alive()
+    }
+
+    /// The end of the model's thread, which comes after the last handle and stream.
+    #[must_use]
+    pub fn departure(&self) -> Departure {
+        Departure(Arc::clone(&self.shared.gauges))
     }
 
     /// What the engine is doing now.

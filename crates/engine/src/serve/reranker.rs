@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{EncoderHandle, ModelInfo, RequestError, SubmitError};
+use super::{Departure, EncoderHandle, ModelInfo, RequestError, SubmitError};
 use crate::error::Error;
 use crate::text::{ModelText, PairTemplate, TextError, Tokenizer, TypedText};
 
@@ -68,6 +68,12 @@ impl RerankerHandle {
     ) -> Result<impl Future<Output = Result<Vec<f32>, Error>> + Send + use<>, SubmitError> {
         let rows = self.encoder.submit_texts(pairs)?;
         Ok(async { Ok(rows.await?.into_iter().flatten().collect()) })
+    }
+
+    /// The end of the reranker's thread, which comes after the last handle.
+    #[must_use]
+    pub fn departure(&self) -> Departure {
+        self.encoder.departure()
     }
 
     /// Whether the reranker's thread has not ended.

@@ -1,6 +1,6 @@
 //! What handlers take out of a request: the caller, and the body as a JSON object.
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -60,6 +60,20 @@ impl FromRequest<App> for JsonBody {
     }
 }
 
+/// A body that may be left out: nothing is an object without fields.
+pub(super) struct OptionalBody(pub(super) JsonObject);
+
+impl FromRequest<App> for OptionalBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        if request.body().is_end_stream() {
+            return Ok(Self(JsonObject::new()));
+        }
+        JsonBody::from_request(request, app).await.map(|JsonBody(fields)| Self(fields))
+    }
+}
+
 impl JsonBody {
     /// The endpoint that the body names as its `model`, if `principal` may call it, and the rest of the body.
     pub(super) fn open(mut self, app: &App, principal: &Principal) -> Result<(Allowed<Query>, JsonObject), ApiError> {
@@ -101,7 +115,9 @@ pub(super) fn named_or_only(
         return fail(ErrorKind::Unavailable, text.to_owned());
     }
     let mut endpoints = app.gate().all::<Query>(principal);
-    endpoints.retain(|allowed| task.is_none_or(|task| allowed.endpoint().task() == task));
+    // One whose task is not known yet may be meant too.
+    let may_do = |own: Option<Task>| own.is_none() || task.is_none() || own == task;
+    endpoints.retain(|allowed| may_do(allowed.endpoint().task()));
     match (endpoints.pop(), endpoints.is_empty()) {
         (Some(only), true) => Ok(only),
         (None, _) => {

@@ -17,6 +17,7 @@ use tower::ServiceExt;
 use self::fake::Fake;
 use crate::endpoints::{Endpoint, Task};
 use crate::gate::Access;
+use crate::models::Models;
 use crate::serve::{App, Limits, router};
 
 const LIMITS: Limits = Limits { body: 100_000, texts: 4, choices: 32 };
@@ -27,7 +28,7 @@ fn app() -> App {
 }
 
 fn app_for(access: Access) -> App {
-    let app = App::new(access, LIMITS);
+    let app = App::new(access, LIMITS, Models::new(1000, false, None));
     for (name, task) in [
         ("chat-model", Task::Chat),
         ("base", Task::Completions),
