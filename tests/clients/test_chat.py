@@ -66,7 +66,8 @@ def test_usage_in_a_stream_when_asked_for(client, server):
     plain = chat(client, server)
     _, chunks = streamed_texts(chat(client, server, stream=True, stream_options={"include_usage": True}))
     *others, last = chunks
-    assert last.choices == [] and last.usage == plain.usage
+    assert last.choices == [] and last.usage.total_tokens == plain.usage.total_tokens
+    assert 0 < last.usage.prompt_tokens_details.cached_tokens < last.usage.prompt_tokens
     assert all(chunk.usage is None and chunk.choices for chunk in others)
 
 
@@ -171,7 +172,7 @@ def test_system_message_reaches_the_model(client, server):
     told = chat(client, server, [system, *QUESTION])
     assert told.usage.prompt_tokens > alone.usage.prompt_tokens
     developer = chat(client, server, [system | {"role": "developer"}, *QUESTION])
-    assert developer.usage == told.usage
+    assert developer.usage.prompt_tokens == told.usage.prompt_tokens
     assert developer.choices[0].message.content == told.choices[0].message.content
 
 

@@ -1,11 +1,13 @@
 //! What the whole-system tests share: the checkpoints and goldens of the repository, models that are loaded once a
 //! test program, and the counting of what could not be tested because something is absent.
 
+mod faults;
 mod process;
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
@@ -13,14 +15,15 @@ use hearth_engine::config::HubConfig;
 use hearth_engine::device::DeviceChoice;
 use hearth_engine::hub::{CacheDirectory, CacheState, LocalModel};
 use hearth_engine::serve::{
-    EncoderHandle, EngineHandle, FinishReason, GenerationEvent, GenerationRequest, LoadOptions, LoadedModel,
-    RerankerHandle, load,
+    EncoderHandle, EngineHandle, EngineLoad, FinishReason, GenerationEvent, GenerationRequest, LoadOptions,
+    LoadedModel, RerankerHandle, load,
 };
 use hearth_engine::text::{SpecialTokens, TypedText};
 use hearth_sampler::{Sampled, SamplingParams, SamplingRequest, TokenLogprobs};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub use faults::{Fault, Faults};
 pub use process::ServerProcess;
 
 /// The folder of the goldens.
@@ -217,9 +220,24 @@ pub fn greedy(engine: &EngineHandle, top: u8) -> Result<SamplingParams> {
     Ok(request.check(engine.info().vocab_size, 0)?)
 }
 
+/// Waits until a model has nothing in hand and holds nothing.
+///
+/// # Errors
+/// When it is still busy after a time that is long for any machine.
+pub async fn wait_until_idle(load: impl Fn() -> EngineLoad) -> Result<()> {
+    let begun = Instant::now();
+    while (load().running, load().waiting, load().blocks_used) != (0, 0, 0) {
+        ensure!(begun.elapsed() < Duration::from_secs(20), "still busy: {:?}", load());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
+}
+
 /// Everything one request gave.
 #[derive(Debug)]
 pub struct Generated {
+    /// Tokens of the prompt that were found in the cache.
+    pub cached: usize,
     /// Of the prompt's tokens, when they were asked for.
     pub prompt: Vec<Option<TokenLogprobs>>,
     /// In order.
@@ -249,12 +267,13 @@ pub async fn generate(
 ) -> Result<Generated> {
     let request = GenerationRequest::check(prompt.to_vec(), params, max_tokens, prompt_logprobs, engine.info())?;
     let mut stream = engine.submit(request)?;
-    let (mut prompt, mut tokens) = (Vec::new(), Vec::new());
+    let (mut cached, mut prompt, mut tokens) = (0, Vec::new(), Vec::new());
     while let Some(event) = stream.next().await {
         match event? {
+            GenerationEvent::Admitted { cached_tokens } => cached = cached_tokens,
             GenerationEvent::Prompt(logprobs) => prompt = logprobs,
             GenerationEvent::Token(sampled) => tokens.push(sampled),
-            GenerationEvent::Finished(reason) => return Ok(Generated { prompt, tokens, reason }),
+            GenerationEvent::Finished(reason) => return Ok(Generated { cached, prompt, tokens, reason }),
         }
     }
     bail!("the stream ended without an end")

@@ -3,7 +3,6 @@
 //! frees its cache; what cannot run is refused with the reason.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use futures::StreamExt;
@@ -88,17 +87,7 @@ fn assert_same(a: &Generated, b: &Generated, spread: f32, what: &str) {
 }
 
 async fn wait_until_idle(engine: &EngineHandle) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        let load = engine.load();
-        if (load.running, load.waiting, load.blocks_used) == (0, 0, 0) {
-            return Ok(());
-        }
-        if begun.elapsed() > Duration::from_secs(20) {
-            bail!("still busy: {load:?}");
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    hearth_tests::wait_until_idle(|| engine.load()).await
 }
 
 /// Decoders of every kind of layer: dense, and mixtures whose experts see another set of tokens in each batch.
@@ -269,7 +258,7 @@ async fn text_of(
                 counted += own;
                 text.push_str(&delta.text);
             }
-            TextEvent::Finished { reason, completion_tokens } => {
+            TextEvent::Finished { reason, completion_tokens, .. } => {
                 assert!(stream.next().await.is_none(), "nothing comes after the end");
                 assert!(counted <= completion_tokens);
                 return Ok((text, completion_tokens, reason));

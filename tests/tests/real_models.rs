@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use hearth_engine::hub::LocalModel;
+use hearth_engine::kv::KvType;
 use hearth_engine::serve::{EngineHandle, FinishReason, LoadOptions};
 use hearth_engine::text::{Conversation, SpecialTokens};
 use hearth_sampler::SamplingRequest;
@@ -80,6 +81,7 @@ fn smollm2(options: LoadOptions) -> Result<Option<EngineHandle>> {
 
 with_each_arithmetic! {
     smollm2_is_faithful_to_its_weights,
+    smollm2_is_near_itself_with_every_type_of_cache,
     minilm_agrees_with_sentence_transformers,
 }
 
@@ -104,6 +106,43 @@ async fn smollm2_is_faithful_to_its_weights(arithmetic: Arithmetic) -> Result<()
     assert!(mean <= 1e-6, "mean KL divergence {mean}");
     assert!(share >= 0.9999, "same top token {share}");
     assert!(worst <= 2e-3, "worst difference of a log-probability {worst}");
+    Ok(())
+}
+
+/// The types of a cache, each with the largest mean KL divergence from f32 that is stated in `benchmarks/kv-types.md`.
+const KV_TYPES: [(KvType, f64); 3] = [(KvType::F16, 1e-6), (KvType::Bf16, 1e-4), (KvType::Q8_0, 1e-4)];
+
+async fn smollm2_is_near_itself_with_every_type_of_cache(arithmetic: Arithmetic) -> Result<()> {
+    /// Alternatives of a token: nearly the whole distribution.
+    const TOP: u8 = 255;
+    let Some(exact) = smollm2(arithmetic.options())? else { return Ok(()) };
+    let sequences = golden::<SmolLm2>("real/smollm2-135m-instruct")?.sequences;
+    let mut expected = Vec::new();
+    for sequence in &sequences {
+        expected.push(generate(&exact, &sequence.tokens, greedy(&exact, 0)?, 1, Some(TOP)).await?);
+    }
+    drop(exact);
+    for (kv_type, bound) in KV_TYPES {
+        if arithmetic == Arithmetic::Tensors && kv_type == KvType::Q8_0 {
+            continue;
+        }
+        let options = LoadOptions { kv_type, ..arithmetic.options() };
+        let engine = smollm2(options)?.context("the weights that were there")?;
+        let mut divergence = Divergence::default();
+        for (sequence, expected) in sequences.iter().zip(&expected) {
+            let found = generate(&engine, &sequence.tokens, greedy(&engine, 0)?, 1, Some(TOP)).await?;
+            for (found, expected) in found.prompt.iter().flatten().zip(expected.prompt.iter().flatten()) {
+                divergence.add(&found.top, &expected.top);
+            }
+        }
+        let Divergence { positions, kl, same_top, worst } = divergence;
+        let (mean, share) = (kl / positions as f64, same_top as f64 / positions as f64);
+        println!(
+            "{arithmetic:?} {kv_type}, {positions} positions: mean KL {mean:.2e}, same top token {share:.4}, {worst:.2e}"
+        );
+        assert!(positions > 500);
+        assert!(mean <= bound, "{kv_type}: mean KL divergence {mean}");
+    }
     Ok(())
 }
 

@@ -66,6 +66,12 @@ pub enum Error {
     /// A step of the model failed or panicked; the requests in it failed and the engine went on.
     #[error("a model step failed: {0}")]
     Step(String),
+    /// The request's deadline passed.
+    #[error("the request's time is over, {}", if *begun { "before its answer was complete" } else { "before its turn came" })]
+    Deadline {
+        /// Whether any of it had been computed.
+        begun: bool,
+    },
     /// The system gives no thread for a model.
     #[error("no thread for the model: {0}")]
     Thread(std::io::Error),

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | [`error`], [`ids`] |
 //! | 1 | [`config`], [`memory`], [`device`], [`hub`], [`weights`], [`checkpoint`] |
-//! | 2 | [`kv`] (`block`, `pool`: no tensors) |
+//! | 2 | [`kv`] (`block`, `pool`, `prefix`: no tensors) |
 //! | 3 | [`ops`]: what runs where |
 //! | 4 | [`kv`] (`store`: the cache's tensors) |
 //! | 5 | [`layers`] |

@@ -3,6 +3,7 @@
 //! The only place of this crate that reads the environment.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use crate::gate::Access;
 
@@ -26,6 +27,10 @@ pub struct ServeSettings {
     pub texts: usize,
     /// Most choices of one request: prompts times `n` (or `best_of`).
     pub choices: usize,
+    /// How many connections there may be, and how long they may do nothing.
+    pub connections: ConnectionLimits,
+    /// How long a request may take; zero for any time.
+    pub request_timeout: Duration,
 }
 
 impl Default for ServeSettings {
@@ -37,6 +42,8 @@ impl Default for ServeSettings {
             body_limit: 16 * MEBIBYTE,
             texts: 2048,
             choices: 128,
+            connections: ConnectionLimits::default(),
+            request_timeout: Duration::from_secs(600),
         }
     }
 }
@@ -58,8 +65,47 @@ impl ServeSettings {
             body: at_least_one("the longest request body", self.body_limit)?,
             texts: at_least_one("the number of texts of a request", self.texts)?,
             choices: at_least_one("the number of choices of a request", self.choices)?,
+            request_timeout: (!self.request_timeout.is_zero()).then_some(self.request_timeout),
         };
-        Ok(ServeConfig { address: SocketAddr::new(self.host, self.port), access, limits })
+        let connections = self.connections.check()?;
+        Ok(ServeConfig { address: SocketAddr::new(self.host, self.port), access, limits, connections })
+    }
+}
+
+/// How many connections there may be, and how long they may do nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Connections at the same time. One more sends away whoever has been idle longest.
+    pub most: usize,
+    /// How long a connection may be without a complete head of a request, before the first one and between two.
+    pub idle_timeout: Duration,
+    /// How long nothing may come of a body that is not complete.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits for it.
+    pub write_timeout: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            // Far more than models can answer at a time, and in memory no more than some tens of megabytes.
+            most: 4096,
+            // Longer than the 60 seconds for which load balancers keep connections, so that they do not send a request
+            // into a connection that is being closed.
+            idle_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ConnectionLimits {
+    fn check(self) -> Result<Self, ConfigError> {
+        at_least_one("the number of connections", self.most)?;
+        longer_than_nothing("the time for which a connection may be idle", self.idle_timeout)?;
+        longer_than_nothing("the time for which a body may stall", self.body_timeout)?;
+        longer_than_nothing("the time for which a client may read nothing", self.write_timeout)?;
+        Ok(self)
     }
 }
 
@@ -72,6 +118,8 @@ pub struct ServeConfig {
     pub access: Access,
     /// How much one request may ask for.
     pub limits: Limits,
+    /// How many connections there may be, and how long they may do nothing.
+    pub connections: ConnectionLimits,
 }
 
 /// How much one request may ask for.
@@ -83,6 +131,15 @@ pub struct Limits {
     pub texts: usize,
     /// Prompts times choices.
     pub choices: usize,
+    /// From a request's arrival to the end of its answer; any time without one.
+    pub request_timeout: Option<Duration>,
+}
+
+impl Limits {
+    /// When a request that arrives now has to be answered.
+    pub fn deadline(self) -> Option<Instant> {
+        self.request_timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+    }
 }
 
 /// Settings that cannot be used.
@@ -106,6 +163,12 @@ pub enum ConfigError {
         /// Which limit.
         what: &'static str,
     },
+    /// A time of 0 ends everything before it begins.
+    #[error("{what} must be longer than 0 seconds")]
+    NoTime {
+        /// Which time.
+        what: &'static str,
+    },
 }
 
 fn checked_token(token: String) -> Result<String, ConfigError> {
@@ -118,6 +181,10 @@ fn checked_token(token: String) -> Result<String, ConfigError> {
 
 fn at_least_one(what: &'static str, value: usize) -> Result<usize, ConfigError> {
     if value == 0 { Err(ConfigError::Zero { what }) } else { Ok(value) }
+}
+
+fn longer_than_nothing(what: &'static str, time: Duration) -> Result<(), ConfigError> {
+    if time.is_zero() { Err(ConfigError::NoTime { what }) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -145,5 +212,11 @@ mod tests {
     fn a_limit_of_nothing_is_refused() {
         let settings = ServeSettings { body_limit: 0, ..ServeSettings::default() };
         assert!(settings.check().unwrap_err().to_string().contains("longest request body"));
+        let none = ConnectionLimits { most: 0, ..ConnectionLimits::default() };
+        let settings = ServeSettings { connections: none, ..ServeSettings::default() };
+        assert!(settings.check().unwrap_err().to_string().contains("the number of connections"));
+        let no_time = ConnectionLimits { body_timeout: Duration::ZERO, ..ConnectionLimits::default() };
+        let settings = ServeSettings { connections: no_time, ..ServeSettings::default() };
+        assert!(settings.check().unwrap_err().to_string().contains("may stall must be longer than 0 seconds"));
     }
 }

@@ -56,12 +56,16 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// The body is longer than allowed.
     PayloadTooLarge,
+    /// The body does not come to its end.
+    SlowBody,
     /// The model's queue is full.
     RateLimited,
     /// The model is loading or has stopped.
     Unavailable,
     /// The model needs more memory than there is.
     InsufficientMemory,
+    /// The answer was not complete in time.
+    Timeout,
     /// The server's own failure.
     Internal,
 }
@@ -91,6 +95,7 @@ impl ErrorKind {
                 (StatusCode::METHOD_NOT_ALLOWED, INVALID, Some("method_not_allowed"), "BAD_REQUEST")
             }
             Self::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("payload_too_large"), "BAD_REQUEST"),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, INVALID, Some("request_timeout"), "DEADLINE_EXCEEDED"),
             Self::RateLimited => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
@@ -105,6 +110,9 @@ impl ErrorKind {
             ),
             Self::InsufficientMemory => {
                 (StatusCode::INSUFFICIENT_STORAGE, "server_error", Some("insufficient_memory"), "RESOURCE_EXHAUSTED")
+            }
+            Self::Timeout => {
+                (StatusCode::GATEWAY_TIMEOUT, "timeout_error", Some("request_timeout"), "DEADLINE_EXCEEDED")
             }
             Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), "INTERNAL_ERROR")

@@ -4,9 +4,11 @@
 //! endpoint's [`providers`] provider. [`wire`] holds the shapes of requests and answers.
 
 pub mod config;
+pub mod connections;
 pub mod endpoints;
 pub mod error;
 pub mod gate;
+pub mod life;
 pub mod metrics;
 pub mod models;
 pub mod providers;

@@ -1,16 +1,17 @@
 //! The running server: what all handlers share, the whole router, and the life of the listener.
 
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
 
-pub use crate::config::{Limits, ServeConfig, ServeSettings};
+pub use crate::config::{ConnectionLimits, Limits, ServeConfig, ServeSettings};
+use crate::connections;
 use crate::endpoints::Registry;
 use crate::gate::{Access, Gate};
+use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::routes;
@@ -29,13 +30,14 @@ struct Inner {
     models: Models,
     limits: Limits,
     metrics: Metrics,
+    life: Life,
 }
 
 impl App {
     /// A server without endpoints, whose models share the memory of `models`.
     pub fn new(access: Access, limits: Limits, models: Models) -> Self {
-        let (gate, metrics) = (Gate::new(access), Metrics::of_process());
-        Self { inner: Arc::new(Inner { gate, models, limits, metrics }) }
+        let (gate, metrics, life) = (Gate::new(access), Metrics::of_process(), Life::default());
+        Self { inner: Arc::new(Inner { gate, models, limits, metrics, life }) }
     }
 
     /// The models of this process, to host more.
@@ -58,6 +60,11 @@ impl App {
         self.inner.limits
     }
 
+    /// Whether requests are taken, and how many have begun.
+    pub fn life(&self) -> &Life {
+        &self.inner.life
+    }
+
     /// The numbers about this process.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
@@ -69,17 +76,29 @@ pub fn router(app: App) -> Router {
     routes::router(app)
 }
 
-/// Answers on `listener` until `shutdown` is done; then lets the answers that have begun come to their end.
-///
-/// # Errors
-/// The listener's.
+/// How long the answers that were cut off get to say so.
+const AFTER_THE_CUT: Duration = Duration::from_secs(1);
+
+/// Answers on `listener` until `shutdown` is done. Then no more requests are taken, while those that have begun get
+/// `drain` to come to their end; what is left after that is cut off.
 pub async fn serve(
     listener: TcpListener,
     app: App,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+    limits: ConnectionLimits,
+    drain: Duration,
+    shutdown: impl Future<Output = ()>,
+) {
+    let life = async {
+        shutdown.await;
+        app.life().stop();
+        if tokio::time::timeout(drain, app.life().finished()).await.is_err() {
+            tracing::warn!(requests = app.life().running(), "requests are cut off: they have not ended in time");
+            app.life().cut();
+            // Clients that do not even read that are not waited for.
+            let _ = tokio::time::timeout(AFTER_THE_CUT, app.life().finished()).await;
+        }
+    };
     let metrics = app.metrics().clone();
-    let listening = axum::serve(listener, router(app)).with_graceful_shutdown(shutdown);
     let folding = async move {
         let mut ticks = tokio::time::interval(FOLD_METRICS);
         loop {
@@ -88,7 +107,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        served = listening => served,
-        () = folding => Ok(()),
+        () = connections::answer(listener, router(app.clone()), limits, life) => {}
+        () = folding => {}
     }
 }

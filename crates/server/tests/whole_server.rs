@@ -61,7 +61,10 @@ fn a_stream_says_what_the_plain_answer_says() -> Result<()> {
             assert_eq!(status, 200, "{plain}");
             let events = events(&server, path, &streamed)?;
             assert_eq!(joined(&events, "/choices/0/delta/content"), plain["choices"][0]["message"]["content"]);
-            assert_eq!(events.last().context("an end")?["usage"], plain["usage"]);
+            let usage = &events.last().context("an end")?["usage"];
+            for count in ["prompt_tokens", "completion_tokens", "total_tokens"] {
+                assert_eq!(usage[count], plain["usage"][count]);
+            }
         }
         let ask =
             json!({"model": "talker", "prompt": "hills", "seed": seed, "max_tokens": 30, "echo": true, "logprobs": 2});
@@ -76,6 +79,31 @@ fn a_stream_says_what_the_plain_answer_says() -> Result<()> {
         assert_eq!(Some(of_stream), tokens(&plain), "log-probabilities, those of the prompt included");
     }
     wait_until_idle(&server)
+}
+
+/// A prompt that was there before is not computed again, however many choices are made of it; the answer and the
+/// metrics say so.
+#[test]
+fn an_answer_says_how_much_of_its_prompt_was_cached() -> Result<()> {
+    let server = server()?;
+    let messages = json!([{"role": "system", "content": "Be brief. ".repeat(8)}, {"role": "user", "content": "rain"}]);
+    let ask = json!({"model": "talker", "messages": messages, "n": 3, "seed": 1, "max_tokens": 30});
+    let (_, cold) = server.ask("/v1/chat/completions", &ask)?;
+    let (_, warm) = server.ask("/v1/chat/completions", &ask)?;
+    assert_eq!(cold["choices"], warm["choices"]);
+    let usage = |answer: &Value, name: &str| answer["usage"].pointer(name).and_then(Value::as_u64).context("a count");
+    let prompt = usage(&cold, "/prompt_tokens")?;
+    assert_eq!(usage(&cold, "/prompt_tokens_details/cached_tokens")?, 0);
+    let cached = usage(&warm, "/prompt_tokens_details/cached_tokens")?;
+    assert!(prompt > 32 && (prompt - 16..prompt).contains(&cached), "{cached} of {prompt}");
+    wait_until_idle(&server)?;
+    let (queried, hit) =
+        (gauge(&server, "hearth_prefix_cache_queries_total{")?, gauge(&server, "hearth_prefix_cache_hits_total{")?);
+    assert_eq!(queried, 6.0 * prompt as f64);
+    assert!((3.0 * cached as f64..queried).contains(&hit), "{hit} of {queried}");
+    assert!(gauge(&server, "hearth_kv_blocks_cached{")? > 1.0);
+    assert_eq!(gauge(&server, "hearth_preemptions_total{")?, 0.0);
+    Ok(())
 }
 
 /// An echo of nothing but the prompt is checked like any other request.

@@ -20,6 +20,11 @@ impl BlockTable {
         self.blocks.push(block);
     }
 
+    /// Puts another block with the same content in the place of the one at `index`.
+    pub fn replace(&mut self, index: usize, block: BlockId) {
+        self.blocks[index] = block;
+    }
+
     /// Takes all blocks out, to give them back to the pool.
     pub fn take(&mut self) -> Vec<BlockId> {
         std::mem::take(&mut self.blocks)
@@ -46,7 +51,8 @@ mod tests {
         assert_eq!(table.slot(15, 16), Some(127));
         assert_eq!(table.slot(16, 16), Some(32));
         assert_eq!(table.slot(32, 16), None);
-        assert_eq!(table.take(), vec![BlockId(7), BlockId(2)]);
+        table.replace(1, BlockId(4));
+        assert_eq!(table.take(), vec![BlockId(7), BlockId(4)]);
         assert_eq!(table.slot(0, 16), None);
     }
 }

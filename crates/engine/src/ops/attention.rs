@@ -6,9 +6,25 @@ use hearth_kernels::AttentionShape;
 use super::backend::Arithmetic;
 use super::{Backend, ForwardBatch, PackedTexts, host, tensors};
 use crate::error::Error;
+use crate::kv::KvType;
 use crate::kv::store::LayerCache;
 
 impl Backend {
+    /// Checks that the cache can be kept in that type here.
+    ///
+    /// # Errors
+    /// When it cannot, with the types that there are.
+    pub fn check_kv_type(&self, kv_type: KvType) -> Result<(), Error> {
+        if self.arithmetic() == Arithmetic::Kernels || kv_type != KvType::Q8_0 {
+            return Ok(());
+        }
+        let place = match self.device().is_cpu() {
+            true => "the CPU with tensor operations".to_owned(),
+            false => format!("the device {:?}", self.device().location()),
+        };
+        Err(Error::Cache(format!("{kv_type} is not there on {place}, which has f32, f16 and bf16")))
+    }
+
     /// Puts the keys and values of the batch's tokens, each `[tokens, kv_heads * head_dim]`, into their slots, in place.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::{
     AttentionShape, Backend, ExpertTensors, Experts, ForwardBatch, LayerNormWeights, Matrix, Orientation, PackedTexts,
     RotaryStyle, RotaryTable, Selection, Span, Table, Vector,
 };
-use crate::kv::{KvLayout, KvStore};
+use crate::kv::{KvLayout, KvStore, KvType};
 use crate::weights::{WeightMap, WeightTensor};
 
 fn backends() -> [Backend; 2] {
@@ -122,36 +122,47 @@ fn batch_of(sequences: &[(usize, usize)], before: bool) -> ForwardBatch {
 
 #[test]
 fn sequences_attend_to_the_paged_cache_alike() {
-    let (kv_heads, head_dim) = (2, 8);
-    let layout = KvLayout { layers: 1, kv_heads, head_dim, block_size: 4 };
-    for (heads, sequences) in [
-        (4, vec![(0, 1), (9, 1), (30, 1), (3, 1)]),
-        (2, vec![(0, 7)]),
-        (6, vec![(5, 1), (0, 12), (7, 1), (11, 3), (2, 1)]),
-    ] {
-        let shape = AttentionShape { heads, kv_heads, head_dim, scale: 0.4 };
-        let tokens: usize = sequences.iter().map(|(_, now)| now).sum();
-        let mixed = backends().map(|backend| {
-            let (earlier, batch) = (batch_of(&sequences, true), batch_of(&sequences, false));
-            let kv = KvStore::new(layout, 101, &Device::Cpu).unwrap();
-            // What other sequences left behind must not be seen, not even as something that is no number.
-            let left = vec![f32::NAN; 101 * 4 * kv_heads * head_dim];
-            let left = Tensor::from_vec(left, (101, 4, kv_heads, head_dim), &Device::Cpu).unwrap();
-            kv.layer(0).keys.slice_set(&left, 0, 0).unwrap();
-            kv.layer(0).values.slice_set(&left, 0, 0).unwrap();
-            let width = kv_heads * head_dim;
-            if !earlier.slots.is_empty() {
-                let count = earlier.slots.len();
-                let (keys, values) = (rows((count, width), 21), rows((count, width), 22));
-                backend.write_cache(kv.layer(0), [&keys, &values], &earlier, &shape).unwrap();
-            }
-            let (keys, values) = (rows((tokens, width), 23), rows((tokens, width), 24));
-            backend.write_cache(kv.layer(0), [&keys, &values], &batch, &shape).unwrap();
-            let queries = rows((tokens, heads * head_dim), 25);
-            backend.paged_attention(&queries, kv.layer(0), &batch, &shape).unwrap()
-        });
-        assert_near(mixed, 1e-5, &format!("{sequences:?}"));
+    for kv_type in [KvType::F32, KvType::F16, KvType::Bf16] {
+        for (heads, sequences) in [
+            (4, vec![(0, 1), (9, 1), (30, 1), (3, 1)]),
+            (2, vec![(0, 7)]),
+            (6, vec![(5, 1), (0, 12), (7, 1), (11, 3), (2, 1)]),
+        ] {
+            let mixed = backends().map(|backend| attend(&backend, kv_type, heads, &sequences, 1.0));
+            // Both round to the nearest number of the type, the same one.
+            assert_near(mixed, 1e-5, &format!("{kv_type}, {sequences:?}"));
+        }
     }
+}
+
+/// A number that no half holds is the largest half, in both arithmetics, and no infinity.
+#[test]
+fn numbers_beyond_the_halves_are_cut_alike() {
+    let mixed = backends().map(|backend| attend(&backend, KvType::F16, 2, &[(3, 2), (0, 4)], 1e6));
+    let largest = mixed[0].abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    assert!((65_000.0..=65_504.0).contains(&largest), "{largest}");
+    assert_near(mixed.map(|mixed| (mixed / 65_504.0).unwrap()), 1e-5, "cut");
+}
+
+/// What sequences of so many tokens before and in a step see in a cache, with keys and values of about `size`.
+fn attend(backend: &Backend, kv_type: KvType, heads: usize, sequences: &[(usize, usize)], size: f64) -> Tensor {
+    let (kv_heads, head_dim) = (2, 8);
+    let layout = KvLayout { layers: 1, kv_heads, head_dim, block_size: 4, kv_type };
+    let shape = AttentionShape { heads, kv_heads, head_dim, scale: 0.4 / size as f32 };
+    let (earlier, batch) = (batch_of(sequences, true), batch_of(sequences, false));
+    let kv = KvStore::new(layout, 101, &Device::Cpu).unwrap();
+    let cache = kv.layer(0);
+    // What other sequences left behind must not be seen, not even as something that is no number.
+    let left = Tensor::full(f32::NAN, cache.keys.shape(), &Device::Cpu).unwrap();
+    let left = left.to_dtype(cache.keys.dtype()).unwrap();
+    cache.keys.slice_set(&left, 0, 0).unwrap();
+    cache.values.slice_set(&left, 0, 0).unwrap();
+    for (batch, seed) in [(&earlier, 21), (&batch, 23)].into_iter().filter(|(batch, _)| !batch.slots.is_empty()) {
+        let new = |seed| (rows((batch.slots.len(), kv_heads * head_dim), seed) * size).unwrap();
+        backend.write_cache(cache, [&new(seed), &new(seed + 1)], batch, &shape).unwrap();
+    }
+    let queries = rows((batch.slots.len(), heads * head_dim), 25);
+    backend.paged_attention(&queries, cache, &batch, &shape).unwrap()
 }
 
 #[test]

@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn rows_slots_and_logits_line_up() {
-        let config = SchedulerConfig { token_budget: 7, max_sequences: 2 };
+        let config = SchedulerConfig { token_budget: 7, max_sequences: 2, prefix_cache: true };
         let mut scheduler = Scheduler::new(config, BlockPool::new(8, 4));
         scheduler.add(Sequence::new(SeqId(1), vec![10, 11, 12]));
         scheduler.add(Sequence::new(SeqId(2), vec![20, 21, 22, 23, 24, 25]));

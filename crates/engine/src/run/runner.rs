@@ -57,7 +57,10 @@ impl Runner {
     ) -> Result<Logits, Error> {
         let (batch, rows) = build(plan, scheduler, first_logit)?;
         let Self { model, kv, backend } = self;
-        let states = backend.run(|| model.forward(&batch, kv))?;
+        let states = backend.run(|| {
+            plan.copies.iter().try_for_each(|(from, to)| kv.copy_block(*from, *to))?;
+            model.forward(&batch, kv)
+        })?;
         let (model, backend) = (Arc::clone(model), backend.clone());
         Ok(Logits { model, backend, states, held: 0..0, values: Vec::new(), rows })
     }
@@ -78,7 +81,12 @@ impl Logits {
             }
             let (model, states) = (&self.model, self.states.narrow(0, row, end - row)?);
             let logits: Result<Tensor, Error> = self.backend.run(|| model.logits(&states));
-            self.values = logits?.flatten_all()?.to_vec1()?; // [held, vocab_size]
+            let (logits, wanted) = (logits?, [end - row, model.shape().vocab_size]);
+            if logits.dims() != wanted {
+                let found = logits.dims();
+                return Err(Error::Step(format!("the model gave logits of the shape {found:?}, not {wanted:?}")));
+            }
+            self.values = logits.flatten_all()?.to_vec1()?; // [held, vocab_size]
             self.held = row..end;
         }
         let width = self.values.len() / self.held.len();

@@ -6,7 +6,9 @@
 mod plan;
 mod scheduler;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 pub use plan::{Advance, StepPlan};
-pub use scheduler::{Scheduler, SchedulerConfig};
+pub use scheduler::{PrefixCounts, Scheduler, SchedulerConfig};
 pub use sequence::Sequence;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ids::SeqId;
+use crate::ids::{BlockId, SeqId};
 
 /// One sequence's part of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Advance {
 pub struct StepPlan {
     /// In the order in which they are packed into the batch.
     pub advances: Vec<Advance>,
+    /// Blocks to be copied before anything is computed: from where, and to where.
+    pub copies: Vec<(BlockId, BlockId)>,
 }
 
 impl StepPlan {

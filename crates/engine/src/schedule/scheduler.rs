@@ -1,11 +1,11 @@
 //! The scheduler: admits sequences first come first served, advances decodes before prompts, cuts long prompts into
-//! chunks, and preempts the youngest by recomputation when the cache runs out.
+//! chunks, lets them begin from what others have computed, and preempts the youngest when the cache runs out.
 
 use std::collections::VecDeque;
 
 use super::{Advance, Sequence, StepPlan};
-use crate::ids::SeqId;
-use crate::kv::BlockPool;
+use crate::ids::{BlockId, SeqId};
+use crate::kv::{BlockPool, PrefixMatch};
 
 /// Limits of one scheduler.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,18 @@ pub struct SchedulerConfig {
     pub token_budget: usize,
     /// Most sequences that run at the same time. At least 1.
     pub max_sequences: usize,
+    /// Whether a sequence begins from the blocks that others computed of the same tokens.
+    pub prefix_cache: bool,
+}
+
+/// How much of the prompts did not have to be computed, since the start. In tokens; a preempted sequence that comes
+/// back is not counted again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefixCounts {
+    /// Tokens of the prompts that were looked up.
+    pub queried: u64,
+    /// Of those, the tokens that were found.
+    pub hit: u64,
 }
 
 /// Which sequence advances when. Owns the sequences and the pool their blocks come from.
@@ -25,13 +37,15 @@ pub struct Scheduler {
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
     preemptions: u64,
+    prefixes: PrefixCounts,
 }
 
 impl Scheduler {
     /// A scheduler without sequences.
     #[must_use]
     pub fn new(config: SchedulerConfig, pool: BlockPool) -> Self {
-        Self { config, pool, running: Vec::new(), waiting: VecDeque::new(), preemptions: 0 }
+        let (running, waiting, prefixes) = (Vec::new(), VecDeque::new(), PrefixCounts::default());
+        Self { config, pool, running, waiting, preemptions: 0, prefixes }
     }
 
     /// Sequences that hold cache blocks.
@@ -52,7 +66,14 @@ impl Scheduler {
         self.preemptions
     }
 
-    /// Forgets every sequence and starts with a new pool of the same size: the last resort when the books are broken.
+    /// What was looked up in the cache and found there.
+    #[must_use]
+    pub fn prefixes(&self) -> PrefixCounts {
+        self.prefixes
+    }
+
+    /// Forgets every sequence and all that is cached, and starts with a new pool of the same size: the last resort when
+    /// the books are broken.
     pub fn clear(&mut self) {
         self.running.clear();
         self.waiting.clear();
@@ -85,36 +106,77 @@ impl Scheduler {
         self.waiting.retain(|sequence| sequence.id != id);
     }
 
+    /// Removes a sequence whose computation failed. Where the fault lies and what it has touched is not known, so
+    /// nothing that was computed until now is found again.
+    pub fn fail(&mut self, id: SeqId) {
+        self.pool.forget();
+        self.remove(id);
+    }
+
     /// Plans one step. Blocks for every token of the plan are held when it returns. An empty plan means nothing to do.
     pub fn plan(&mut self) -> StepPlan {
         let mut budget = self.config.token_budget;
         let mut chosen: Vec<(SeqId, usize)> = Vec::new();
         self.choose_running(&mut budget, &mut chosen, |remaining| remaining == 1);
         self.choose_running(&mut budget, &mut chosen, |remaining| remaining > 1);
-        self.admit(&mut budget, &mut chosen);
-        StepPlan { advances: chosen.into_iter().filter_map(|(id, count)| self.advance_of(id, count)).collect() }
+        let copies = self.admit(&mut budget, &mut chosen);
+        // Held until here, so that no other sequence of this plan was given them. Before the next plan they are copied.
+        copies.iter().for_each(|(from, _)| self.pool.release([*from]));
+        let advances = chosen.into_iter().filter_map(|(id, count)| self.advance_of(id, count)).collect();
+        StepPlan { advances, copies }
     }
 
-    /// Records that the tokens of one advance are in the cache, and the token sampled after them.
+    /// Records that the tokens of one advance are in the cache, where others find the blocks that are full by now, and
+    /// the token sampled after them.
     pub fn commit(&mut self, advance: &Advance, sampled: Option<u32>) {
-        if let Some(sequence) = self.running.iter_mut().find(|sequence| sequence.id == advance.id) {
-            sequence.advance(advance.positions.len());
-            if let Some(token) = sampled {
-                sequence.append(token);
+        let Some(sequence) = self.running.iter_mut().find(|sequence| sequence.id == advance.id) else { return };
+        let size = self.pool.block_size();
+        let full = sequence.computed() / size;
+        sequence.advance(advance.positions.len());
+        if self.config.prefix_cache {
+            for index in full..sequence.computed() / size {
+                let (table, tokens) = (sequence.table.blocks(), &sequence.tokens()[index * size..][..size]);
+                let before = index.checked_sub(1).map(|before| table[before]);
+                let block = self.pool.enter(before, table[index], tokens);
+                sequence.table.replace(index, block);
             }
+        }
+        if let Some(token) = sampled {
+            sequence.append(token);
         }
     }
 
-    /// Checks pool and tables against each other.
+    /// Checks pool, tables and index against each other.
     ///
     /// # Errors
     /// A sentence that says what is wrong.
     pub fn check(&self) -> Result<(), String> {
         self.pool.check(self.running.iter().map(|sequence| sequence.table.blocks()))?;
+        self.running.iter().try_for_each(|sequence| self.check_table(sequence))?;
         match self.waiting.iter().find(|sequence| !sequence.table.blocks().is_empty()) {
             Some(sequence) => Err(format!("sequence {} waits and holds blocks", sequence.id.0)),
             None => Ok(()),
         }
+    }
+
+    /// A block that is still to be written is the sequence's own; one that is found by its tokens has the sequence's.
+    fn check_table(&self, sequence: &Sequence) -> Result<(), String> {
+        let (size, table, id) = (self.pool.block_size(), sequence.table.blocks(), sequence.id.0);
+        let full = sequence.computed() / size;
+        if table.len() < self.pool.blocks_for(sequence.computed()) {
+            return Err(format!("sequence {id} has lost blocks: {} tokens in {}", sequence.computed(), table.len()));
+        }
+        for (index, block) in table.iter().enumerate() {
+            let before = index.checked_sub(1).map(|before| table[before]);
+            let sound = match self.pool.entry(*block) {
+                Some(entry) => index < full && entry == (before, &sequence.tokens()[index * size..][..size]),
+                None => index < full || self.pool.holders(*block) == 1,
+            };
+            if !sound {
+                return Err(format!("block {}, number {index} of sequence {id}, is not its own", block.0));
+            }
+        }
+        Ok(())
     }
 
     /// Chooses among the running, oldest first. A sequence that lost its blocks on the way is no longer running, and
@@ -182,21 +244,87 @@ impl Scheduler {
     /// Admits waiting sequences, oldest first, while budget, places and blocks last. Admission never preempts: a
     /// sequence enters only when all its tokens and the next find room, or when nothing else runs. With room for its
     /// first chunk alone it would be preempted, and computed again in vain, as long as an older one runs.
-    fn admit(&mut self, budget: &mut usize, chosen: &mut Vec<(SeqId, usize)>) {
+    ///
+    /// Returns the blocks to be copied, which are held.
+    fn admit(&mut self, budget: &mut usize, chosen: &mut Vec<(SeqId, usize)>) -> Vec<(BlockId, BlockId)> {
+        let mut copies = Vec::new();
         while *budget > 0 && self.running.len() < self.config.max_sequences {
-            let Some(next) = self.waiting.front() else { return };
-            let count = next.remaining().min(*budget);
-            let needed = self.pool.blocks_for(next.remaining() + 1);
-            if needed > self.pool.free() && !self.running.is_empty() {
-                return;
+            let Some(next) = self.waiting.front() else { break };
+            let found = self.reusable(next);
+            let waits = !self.has_room(next, &found) || self.is_being_computed(next, &found);
+            if waits && !self.running.is_empty() {
+                break;
             }
-            let Some(sequence) = self.waiting.pop_front() else { return };
+            let Some(mut sequence) = self.waiting.pop_front() else { break };
+            copies.extend(self.begin(&mut sequence, found));
+            let count = sequence.remaining().min(*budget);
             chosen.push((sequence.id, count));
             *budget -= count;
             let index = self.running.partition_point(|other| other.id < sequence.id);
             self.running.insert(index, sequence);
             self.reserve(index, count);
         }
+        copies
+    }
+
+    fn may_reuse(&self, sequence: &Sequence) -> bool {
+        self.config.prefix_cache && sequence.reuses
+    }
+
+    /// What is there of a sequence's tokens, but for the last: that is computed, since its logits are wanted.
+    fn reusable(&self, sequence: &Sequence) -> PrefixMatch {
+        match (self.may_reuse(sequence), sequence.tokens()) {
+            (true, [tokens @ .., _]) => self.pool.find(tokens),
+            _ => PrefixMatch::default(),
+        }
+    }
+
+    /// Whether there are blocks for all tokens of a waiting sequence and the next. What others hold of it costs
+    /// nothing.
+    fn has_room(&self, sequence: &Sequence, found: &PrefixMatch) -> bool {
+        let shared = found.blocks.iter().filter(|block| self.pool.holders(**block) > 0).count();
+        self.pool.blocks_for(sequence.tokens().len() + 1) - shared <= self.pool.free()
+    }
+
+    /// Whether a running sequence is about to compute the block that follows what was found of a waiting one, so that
+    /// it will be there to be shared.
+    ///
+    /// The wait is for one step. Where budget is left for an admission, every running sequence has been given all it
+    /// had left to compute, and this block with it. So those further back may wait too, and stay in their order.
+    fn is_being_computed(&self, sequence: &Sequence, found: &PrefixMatch) -> bool {
+        let (size, known) = (self.pool.block_size(), found.blocks.len());
+        let Some(wanted) = sequence.tokens().get(..(known + 1) * size) else { return false };
+        let same = |other: &Sequence| other.computed() / size == known && other.tokens().starts_with(wanted);
+        self.may_reuse(sequence) && self.running.iter().any(same)
+    }
+
+    /// Gives a sequence the blocks that were found of it. Where another block begins as it goes on, it gets one of its
+    /// own to copy that to, if there is room for the other beside it; the copy is returned, and the other held.
+    fn begin(&mut self, sequence: &mut Sequence, found: PrefixMatch) -> Option<(BlockId, BlockId)> {
+        let tokens = sequence.tokens().len();
+        let own = self.pool.blocks_for(tokens + 1) - found.blocks.len();
+        let mut computed = found.blocks.len() * self.pool.block_size();
+        for block in found.blocks {
+            self.pool.hold(block);
+            sequence.table.push(block);
+        }
+        let mut copy = None;
+        if let Some((from, length)) = found.begun {
+            self.pool.hold(from);
+            match self.pool.free() >= own {
+                true => copy = self.pool.allocate().map(|to| (from, to)),
+                false => self.pool.release([from]),
+            }
+            if let Some((_, to)) = copy {
+                sequence.table.push(to);
+                computed += length;
+            }
+        }
+        if sequence.begin(computed) && self.may_reuse(sequence) {
+            self.prefixes.queried += tokens as u64;
+            self.prefixes.hit += computed as u64;
+        }
+        copy
     }
 
     fn advance_of(&self, id: SeqId, count: usize) -> Option<Advance> {
@@ -213,11 +341,11 @@ mod tests {
     use super::*;
 
     fn scheduler(blocks: usize, token_budget: usize, max_sequences: usize) -> Scheduler {
-        Scheduler::new(SchedulerConfig { token_budget, max_sequences }, BlockPool::new(blocks, 4))
+        Scheduler::new(SchedulerConfig { token_budget, max_sequences, prefix_cache: true }, BlockPool::new(blocks, 4))
     }
 
     fn sequence(id: u64, length: usize) -> Sequence {
-        Sequence::new(SeqId(id), vec![1; length])
+        Sequence::new(SeqId(id), vec![10 + id as u32; length])
     }
 
     fn run(scheduler: &mut Scheduler) -> StepPlan {
@@ -255,7 +383,7 @@ mod tests {
         let waiting = scheduler.get(SeqId(2)).unwrap();
         assert_eq!((waiting.tokens().len(), waiting.computed()), (5, 0), "the sampled token is kept");
         scheduler.remove(SeqId(1));
-        assert_eq!(run(&mut scheduler).advances, [Advance { id: SeqId(2), positions: 0..5, samples: true }]);
+        assert_eq!(run(&mut scheduler).advances, [Advance { id: SeqId(2), positions: 4..5, samples: true }]);
     }
 
     /// A prompt that does not fit beside a running sequence waits for it; it is not begun again and again.

@@ -6,7 +6,7 @@ use crate::kv::BlockTable;
 /// The tokens of one request and the state of their computation.
 ///
 /// `computed <= tokens.len()` always; the difference is what is left to advance. After preemption `computed` is 0 and
-/// the tokens generated so far are computed again like a prompt.
+/// the tokens generated so far are found in the cache or computed again, like a prompt.
 #[derive(Debug)]
 pub struct Sequence {
     /// Unique in the engine.
@@ -14,6 +14,10 @@ pub struct Sequence {
     tokens: Vec<u32>,
     prompt_length: usize,
     computed: usize,
+    /// Whether it may begin from what others have computed.
+    pub(super) reuses: bool,
+    /// Tokens that it did not have to compute when it was first admitted; `None` before.
+    reused: Option<usize>,
     pub(super) table: BlockTable,
 }
 
@@ -23,7 +27,14 @@ impl Sequence {
     pub fn new(id: SeqId, prompt: Vec<u32>) -> Self {
         debug_assert!(!prompt.is_empty(), "a checked request has a prompt");
         let prompt_length = prompt.len();
-        Self { id, tokens: prompt, prompt_length, computed: 0, table: BlockTable::default() }
+        let table = BlockTable::default();
+        Self { id, tokens: prompt, prompt_length, computed: 0, reuses: true, reused: None, table }
+    }
+
+    /// The same, with every token to be computed for it: for who wants the logits of them all.
+    #[must_use]
+    pub fn computing_all(self) -> Self {
+        Self { reuses: false, ..self }
     }
 
     /// Prompt and generated tokens.
@@ -42,6 +53,12 @@ impl Sequence {
     #[must_use]
     pub fn computed(&self) -> usize {
         self.computed
+    }
+
+    /// Tokens of the prompt that were found in the cache and not computed for it; 0 before it is first admitted.
+    #[must_use]
+    pub fn reused(&self) -> usize {
+        self.reused.unwrap_or(0)
     }
 
     /// Tokens still to compute before the next one can be sampled.
@@ -63,6 +80,15 @@ impl Sequence {
     pub(super) fn advance(&mut self, count: usize) {
         debug_assert!(count <= self.remaining());
         self.computed += count;
+    }
+
+    /// Notes that its first `count` tokens lie in its blocks already. True when it is admitted for the first time.
+    pub(super) fn begin(&mut self, count: usize) -> bool {
+        debug_assert!(count < self.tokens.len(), "the last token is computed, for its logits");
+        self.computed = count;
+        let first = self.reused.is_none();
+        self.reused.get_or_insert(count);
+        first
     }
 
     pub(super) fn forget(&mut self) {

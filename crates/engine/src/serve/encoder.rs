@@ -3,17 +3,25 @@
 //! What its rows of numbers mean, an embedding or a score, is not known here.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::Poll;
+use std::time::Instant;
 
 use candle_core::Tensor;
 use tokio::sync::oneshot;
 
 use super::engine::panic_message;
-use super::handle::{Departure, LoadGauges, Place};
+use super::handle::{Departure, LoadGauges, Place, Terms};
+use super::meters::Meters;
+use super::patience::Patience;
+use super::pulse::{Health, Pulse};
 use super::request::check_tokens;
-use super::{ModelInfo, RequestError, SubmitError};
+use super::{EngineLoad, ModelInfo, RequestError, SubmitError};
 use crate::error::Error;
 use crate::models::EncoderModel;
 use crate::ops::{Backend, PackedTexts};
@@ -28,7 +36,20 @@ struct Call {
     rows: Rows,
     reply: oneshot::Sender<Result<Rows, Error>>,
     /// Given up when the call is answered or cancelled.
-    _place: Place,
+    place: Place,
+    submitted: Instant,
+    /// Whether a step has computed any of it.
+    begun: Arc<AtomicBool>,
+}
+
+impl Call {
+    /// Sends the answer. Its place is free when it arrives.
+    fn answer(self, answer: Result<(), &str>) {
+        let Self { rows, reply, place, .. } = self;
+        drop(place);
+        // A caller that is gone wants no answer.
+        let _ = reply.send(answer.map(|()| rows).map_err(|reason| Error::Step(reason.to_owned())));
+    }
 }
 
 /// A running encoder. Cheap to clone; the thread ends when the last handle is gone.
@@ -42,23 +63,25 @@ pub struct EncoderHandle {
 }
 
 impl EncoderHandle {
-    /// Starts the thread of an encoder. `limit` is how many calls may run and wait.
+    /// Starts the thread of an encoder.
     pub(super) fn start(
         info: ModelInfo,
         text: Arc<ModelText>,
         worker: EncoderWorker,
-        limit: usize,
+        terms: Terms,
     ) -> Result<Self, Error> {
         let (calls, receiver) = channel();
-        let gauges = Arc::new(LoadGauges::default());
-        let stopped = gauges.stopped_when_dropped();
+        let gauges = Arc::new(LoadGauges::new(Pulse::new(terms.step_timeout)));
+        let life = gauges.pulse.life(&terms.label)?;
+        let (meters, shown) = (Meters::new(&terms.label), Arc::clone(&gauges));
         let thread = std::thread::Builder::new().name(format!("encoder {}", info.name));
         let run = move || {
-            let _stopped = stopped;
-            worker.run(&receiver);
+            // Dropped last, after the model.
+            let (_life, mut worker) = (life, worker);
+            worker.run(&receiver, &shown, &meters);
         };
         thread.spawn(run).map_err(Error::Thread)?;
-        Ok(Self { info: Arc::new(info), text, calls, gauges, limit })
+        Ok(Self { info: Arc::new(info), text, calls, gauges, limit: terms.limit })
     }
 
     /// What is known of the model.
@@ -96,41 +119,62 @@ impl EncoderHandle {
     /// Queues checked texts. The future gives their embeddings in order; dropping it cancels what is not computed yet.
     ///
     /// # Errors
-    /// When the queue is full or the encoder is gone; the future's, when a step fails.
+    /// When the queue is full, or the encoder is stalled or gone; the future's, when a step fails.
     pub fn submit(
         &self,
         texts: Vec<Vec<u32>>,
     ) -> Result<impl Future<Output = Result<Rows, Error>> + Send + use<>, SubmitError> {
-        self.submit_texts(texts.into_iter().map(TypedText::single).collect())
+        self.submit_until(texts, None)
+    }
+
+    /// As [`EncoderHandle::submit`]; the future, which then needs a runtime that keeps time, fails with [`Error::Deadline`] where
+    /// it is not complete at the deadline.
+    ///
+    /// # Errors
+    /// As [`EncoderHandle::submit`].
+    pub fn submit_until(
+        &self,
+        texts: Vec<Vec<u32>>,
+        deadline: Option<Instant>,
+    ) -> Result<impl Future<Output = Result<Rows, Error>> + Send + use<>, SubmitError> {
+        self.submit_texts(texts.into_iter().map(TypedText::single).collect(), deadline)
     }
 
     /// Queues checked texts, or pairs. The future gives a row of numbers for each.
     pub(super) fn submit_texts(
         &self,
         texts: Vec<TypedText>,
+        deadline: Option<Instant>,
     ) -> Result<impl Future<Output = Result<Rows, Error>> + Send + use<>, SubmitError> {
-        let (reply, answer) = oneshot::channel();
-        let call = Call { texts, rows: Vec::new(), reply, _place: self.gauges.enter(self.limit)? };
+        let tokens = texts.iter().map(|text| text.tokens.len()).sum();
+        let place = self.gauges.enter(self.limit, tokens)?;
+        let (reply, mut answer) = oneshot::channel();
+        let begun = Arc::new(AtomicBool::new(false));
+        let mut patience = Patience::new(deadline, Arc::clone(&begun));
+        let call = Call { texts, rows: Vec::new(), reply, place, submitted: Instant::now(), begun };
         self.calls.send(call).map_err(|_| SubmitError::Stopped)?;
-        Ok(async { answer.await.map_err(|_| Error::Stopped)? })
+        Ok(poll_fn(move |context| match Pin::new(&mut answer).poll(context) {
+            Poll::Ready(answer) => Poll::Ready(answer.map_err(|_| Error::Stopped).flatten()),
+            Poll::Pending => patience.poll(context).map(Err),
+        }))
     }
 
     /// The end of the encoder's thread, which comes after the last handle.
     #[must_use]
     pub fn departure(&self) -> Departure {
-        Departure(Arc::clone(&self.gauges))
+        Departure(Arc::clone(&self.gauges.pulse))
     }
 
-    /// Whether the encoder's thread has not ended.
+    /// Whether the encoder answers.
     #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.gauges.is_alive()
+    pub fn health(&self) -> Health {
+        self.gauges.pulse.health()
     }
 
-    /// Calls that are running or waiting.
+    /// The calls that have begun and that wait; an encoder has no cache.
     #[must_use]
-    pub fn present(&self) -> usize {
-        self.gauges.present()
+    pub fn load(&self) -> EngineLoad {
+        self.gauges.load()
     }
 }
 
@@ -148,7 +192,7 @@ impl EncoderWorker {
         Self { model, backend, token_budget, calls: VecDeque::new() }
     }
 
-    fn run(mut self, receiver: &Receiver<Call>) {
+    fn run(&mut self, receiver: &Receiver<Call>, gauges: &LoadGauges, meters: &Meters) {
         loop {
             if self.calls.is_empty() {
                 match receiver.recv() {
@@ -158,12 +202,21 @@ impl EncoderWorker {
             }
             self.calls.extend(receiver.try_iter());
             self.calls.retain(|call| !call.reply.is_closed());
-            self.step();
+            let _beat = gauges.pulse.beat();
+            let (texts, counts) = self.pack();
+            for call in self.calls.range(..counts.len()).filter(|call| !call.begun.swap(true, Ordering::Relaxed)) {
+                meters.begins(call.submitted);
+            }
+            gauges.publish_running(counts.len());
+            let begun = Instant::now();
+            self.step(&texts, &counts);
+            meters.step(begun, texts.tokens.len());
+            gauges.publish_running(self.calls.iter().filter(|call| call.begun.load(Ordering::Relaxed)).count());
         }
     }
 
-    /// Packs texts from the front of the queue, runs them, and answers the calls that are complete.
-    fn step(&mut self) {
+    /// Packs texts from the front of the queue, and says how many of each call.
+    fn pack(&self) -> (PackedTexts, Vec<usize>) {
         let mut counts = Vec::new();
         let mut texts = PackedTexts::default();
         let mut budget = self.token_budget;
@@ -181,10 +234,15 @@ impl EncoderWorker {
                 break;
             }
         }
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.forward(&texts)));
+        (texts, counts)
+    }
+
+    /// Runs packed texts, and answers the calls that are complete.
+    fn step(&mut self, texts: &PackedTexts, counts: &[usize]) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.forward(texts)));
         match outcome.unwrap_or_else(|panic| Err(Error::Step(panic_message(panic.as_ref())))) {
-            Ok(rows) => self.deliver(rows, &counts),
-            Err(error) => self.fail(counts.len(), &error),
+            Ok(rows) => self.deliver(rows, counts),
+            Err(error) => self.fail(counts.len(), &error.to_string()),
         }
     }
 
@@ -194,35 +252,37 @@ impl EncoderWorker {
         }
         let Self { model, backend, .. } = self;
         let rows: Result<Tensor, Error> = backend.run(|| model.forward(texts));
-        Ok(rows?.to_vec2()?)
+        let (rows, wanted) = (rows?, (texts.lengths.len(), model.shape().dimensions));
+        if rows.dims() != [wanted.0, wanted.1] {
+            return Err(Error::Step(format!("the model gave numbers of the shape {:?}, not {wanted:?}", rows.dims())));
+        }
+        Ok(rows.to_vec2()?)
     }
 
-    /// Hands rows to the first calls, `counts` to each, and answers those that have all of theirs.
+    /// Hands rows to the first calls, `counts` to each, and answers those that have all of theirs, or one that is no number.
     fn deliver(&mut self, rows: Rows, counts: &[usize]) {
         let mut rows = rows.into_iter();
-        for (call, count) in self.calls.iter_mut().zip(counts) {
+        let mut left = VecDeque::new();
+        for (mut call, count) in self.calls.drain(..counts.len()).zip(counts) {
+            let broken = call.rows.len();
             call.rows.extend(rows.by_ref().take(*count));
+            let broken = call.rows[broken..].iter().flatten().any(|number| !number.is_finite());
+            match call.rows.len() == call.texts.len() {
+                _ if broken => {
+                    tracing::error!("an encoder gave something that is no number");
+                    call.answer(Err("the encoder gave something that is no number"));
+                }
+                true => call.answer(Ok(())),
+                false => left.push_back(call),
+            }
         }
-        self.answer_complete();
         // What is left of a long call waits behind the others, so that a short one never waits for all of it.
-        if let Some(begun) = self.calls.pop_front_if(|call| !call.rows.is_empty()) {
-            self.calls.push_back(begun);
-        }
+        self.calls.append(&mut left);
     }
 
-    fn answer_complete(&mut self) {
-        while let Some(call) = self.calls.pop_front_if(|call| call.rows.len() == call.texts.len()) {
-            // A caller that is gone wants no answer.
-            let _ = call.reply.send(Ok(call.rows));
-        }
-    }
-
-    fn fail(&mut self, calls: usize, error: &Error) {
-        tracing::error!(%error, calls, "an encoder step failed");
-        for call in self.calls.drain(..calls) {
-            // A caller that is gone needs no reason.
-            let _ = call.reply.send(Err(Error::Step(error.to_string())));
-        }
+    fn fail(&mut self, calls: usize, reason: &str) {
+        tracing::error!(reason, calls, "an encoder step failed");
+        self.calls.drain(..calls).for_each(|call| call.answer(Err(reason)));
     }
 }
 

@@ -15,7 +15,7 @@ use super::loader::DEVICE_TOKENS;
 use crate::checkpoint::{Checkpoint, outline};
 use crate::error::Error;
 use crate::hub::{Card, Source};
-use crate::kv::KvLayout;
+use crate::kv::{KvLayout, KvType};
 use crate::memory::Bytes;
 use crate::models::{Architecture, Blueprint, DecoderShape, EncoderShape, Shape};
 use crate::run::LOGIT_ROWS;
@@ -161,8 +161,8 @@ impl Needs {
     pub fn footprint(&self, options: &LoadOptions) -> Footprint {
         let quantized = options.quant.and_then(|wanted| self.quantized.iter().find(|(scheme, _)| *scheme == wanted));
         let weights = quantized.map_or(self.stored, |(_, bytes)| *bytes);
-        let cache = options.kv_memory.unwrap_or_else(|| self.least_cache());
-        let cache = if self.layout().is_some() { cache } else { 0 };
+        let cache = options.kv_memory.unwrap_or_else(|| self.least_cache(options.kv_type));
+        let cache = if self.layout(options.kv_type).is_some() { cache } else { 0 };
         Footprint { weights, cache, work: self.work(options) }
     }
 
@@ -187,7 +187,7 @@ impl Needs {
     /// contexts, at most a quarter of the memory and at most what the rest leaves, but never less than one sequence needs.
     #[must_use]
     pub(super) fn cache_bytes(&self, options: &LoadOptions, memory: u64) -> u64 {
-        let Some((layout, context_length)) = self.layout() else { return 0 };
+        let Some((layout, context_length)) = self.layout(options.kv_type) else { return 0 };
         let least = self.footprint(options);
         let left = memory.saturating_sub(least.weights).saturating_sub(least.work);
         let plenty = CONTEXTS * bytes_of(&layout, context_length);
@@ -195,15 +195,16 @@ impl Needs {
     }
 
     /// The shape of the cache and the tokens of a full context; none for encoders.
-    pub(super) fn layout(&self) -> Option<(KvLayout, usize)> {
+    pub(super) fn layout(&self, kv_type: KvType) -> Option<(KvLayout, usize)> {
         match self.shape {
             Shape::Encoder(_) => None,
-            Shape::Decoder(shape) => Some((layout_of(&shape), shape.context_length)),
+            Shape::Decoder(shape) => Some((layout_of(&shape, kv_type), shape.context_length)),
         }
     }
 
-    fn least_cache(&self) -> u64 {
-        self.layout().map_or(0, |(layout, context_length)| bytes_of(&layout, context_length.min(LEAST_CONTEXT)))
+    fn least_cache(&self, kv_type: KvType) -> u64 {
+        let layout = self.layout(kv_type);
+        layout.map_or(0, |(layout, context_length)| bytes_of(&layout, context_length.min(LEAST_CONTEXT)))
     }
 
     /// A step's numbers, its logits on both sides of the sampler, the table of angles, the tokenizer and the program.
@@ -249,9 +250,9 @@ pub fn check_memory(models: &[Needs], options: &LoadOptions, available: u64) -> 
 }
 
 /// The shape of a decoder's cache.
-pub(super) fn layout_of(shape: &DecoderShape) -> KvLayout {
+pub(super) fn layout_of(shape: &DecoderShape, kv_type: KvType) -> KvLayout {
     let DecoderShape { layers, kv_heads, head_dim, .. } = *shape;
-    KvLayout { layers, kv_heads, head_dim, block_size: BLOCK_SIZE }
+    KvLayout { layers, kv_heads, head_dim, block_size: BLOCK_SIZE, kv_type }
 }
 
 /// Bytes of the cache for so many tokens.

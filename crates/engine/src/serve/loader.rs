@@ -1,20 +1,21 @@
 //! From a model's files to its running thread.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use candle_core::Device;
 use hearth_kernels::Threads;
 
 use super::encoder::EncoderWorker;
 use super::footprint::{BLOCK_SIZE, Needs, check_memory, layout_of};
+use super::handle::Terms;
 use super::model_text::model_text;
-use super::{Departure, EncoderHandle, EngineHandle, ModelInfo, RerankerHandle};
+use super::{Decorator, Departure, EncoderHandle, EngineHandle, EngineLoad, Health, ModelInfo, RerankerHandle};
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::error::Error;
 use crate::hub::LocalModel;
-use crate::kv::{BlockPool, KvLayout, KvStore};
+use crate::kv::{BlockPool, KvLayout, KvStore, KvType};
 use crate::models::{Architecture, DecoderModel, EncoderModel, Model};
 use crate::ops::Backend;
 use crate::run::Runner;
@@ -32,8 +33,8 @@ pub(super) const DEVICE_TOKENS: usize = 512;
 pub struct LoadOptions {
     /// Where it runs.
     pub device: DeviceChoice,
-    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It is
-    /// slower by far: for tests of what runs on those devices.
+    /// Whether the CPU computes as other devices do, with the tensor library's operations, and not with its kernels. It
+    /// is slower by far: for tests of what runs on those devices.
     pub tensor_operations: bool,
     /// What the weights are quantised to when they are loaded; by default they are used as they are stored.
     pub quant: Option<QuantScheme>,
@@ -45,6 +46,8 @@ pub struct LoadOptions {
     pub overcommit: bool,
     /// Bytes of the key-value cache; by default enough for four full contexts, at most a quarter of the memory.
     pub kv_memory: Option<u64>,
+    /// In which numbers the cache is kept.
+    pub kv_type: KvType,
     /// Sequences that run at the same time.
     pub max_sequences: usize,
     /// Requests that may wait besides.
@@ -52,6 +55,14 @@ pub struct LoadOptions {
     /// Tokens computed in one step. A prompt longer than this is computed in chunks, which running streams wait for. By default
     /// 128 for a decoder on the CPU, and 512 otherwise.
     pub token_budget: Option<usize>,
+    /// Whether a prompt begins from what was computed for others that begin alike.
+    pub prefix_cache: bool,
+    /// How long a step may take, after the first, before the model counts as stalled; any time without one.
+    pub step_timeout: Option<Duration>,
+    /// What its numbers are called by in the metrics; the model's name by default.
+    pub label: Option<String>,
+    /// What is put around the model.
+    pub decorate: Option<Decorator>,
 }
 
 impl Default for LoadOptions {
@@ -67,9 +78,14 @@ impl Default for LoadOptions {
             memory,
             overcommit,
             kv_memory,
+            kv_type: KvType::default(),
             max_sequences,
             queue,
             token_budget,
+            prefix_cache: true,
+            step_timeout: Some(Duration::from_secs(120)),
+            label: None,
+            decorate: None,
         }
     }
 }
@@ -79,6 +95,15 @@ impl LoadOptions {
     fn decoder_tokens(&self, device: &Device) -> usize {
         let usual = if device.is_cpu() { CPU_TOKENS } else { DEVICE_TOKENS };
         self.token_budget.unwrap_or(usual).max(self.max_sequences)
+    }
+
+    /// On what terms model `name` takes requests.
+    fn terms(&self, name: &str) -> Terms {
+        Terms {
+            limit: self.max_sequences.max(1) + self.queue,
+            step_timeout: self.step_timeout,
+            label: self.label.clone().unwrap_or_else(|| name.to_owned()),
+        }
     }
 }
 
@@ -123,6 +148,26 @@ impl LoadedModel {
             Self::Reranker(handle) => handle.info(),
         }
     }
+
+    /// Whether it answers.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Decoder(handle) => handle.health(),
+            Self::Encoder(handle) => handle.health(),
+            Self::Reranker(handle) => handle.health(),
+        }
+    }
+
+    /// What it is doing now.
+    #[must_use]
+    pub fn load(&self) -> EngineLoad {
+        match self {
+            Self::Decoder(handle) => handle.load(),
+            Self::Encoder(handle) => handle.load(),
+            Self::Reranker(handle) => handle.load(),
+        }
+    }
 }
 
 /// Opens a model and starts its thread. Blocks until the model can answer.
@@ -141,14 +186,18 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
     check_memory(std::slice::from_ref(&needs), options, memory)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = Threads::new(options.threads.unwrap_or(cores))?;
-    let checkpoint = match options.quant {
-        Some(scheme) => checkpoint.quantized(scheme, &threads)?,
-        None => checkpoint,
-    };
     let threads = Arc::new(threads);
     let backend = match options.tensor_operations {
         true => Backend::with_tensor_operations(device, threads),
         false => Backend::new(device, threads),
+    };
+    if let Some((layout, _)) = needs.layout(options.kv_type) {
+        layout.check()?;
+        backend.check_kv_type(options.kv_type)?;
+    }
+    let checkpoint = match options.quant {
+        Some(scheme) => checkpoint.quantized(scheme, backend.threads())?,
+        None => checkpoint,
     };
     let info = ModelInfo {
         name: model.name.clone(),
@@ -159,7 +208,12 @@ pub fn load(model: &LocalModel, options: &LoadOptions) -> Result<LoadedModel, Er
         weight_bytes: checkpoint.weights.total_bytes(),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
-    match (architecture.load)(&checkpoint, &backend)? {
+    let model = (architecture.load)(&checkpoint, &backend)?;
+    let model = match &options.decorate {
+        Some(decorator) => decorator.apply(model),
+        None => model,
+    };
+    match model {
         Model::Decoder(decoder) => {
             let cache = needs.cache_bytes(options, memory);
             start_decoder(Loaded { model: decoder, info, checkpoint: &checkpoint }, &backend, cache, options)
@@ -199,7 +253,7 @@ fn start_decoder(
 ) -> Result<LoadedModel, Error> {
     let Loaded { model, info, checkpoint } = loaded;
     let shape = model.shape();
-    let layout = layout_of(&shape);
+    let layout = layout_of(&shape, options.kv_type);
     let blocks = cache_blocks(&layout, cache)?;
     // A sequence never grows past what the whole cache can hold, so that it can always run to its end.
     let context_length = shape.context_length.min(blocks * BLOCK_SIZE);
@@ -211,13 +265,14 @@ fn start_decoder(
     let config = SchedulerConfig {
         token_budget: options.decoder_tokens(backend.device()),
         max_sequences: options.max_sequences.max(1),
+        prefix_cache: options.prefix_cache,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
     let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());
     let text = Arc::new(model_text(checkpoint)?);
     backend.synchronize()?; // another thread takes it over
-    let limit = config.max_sequences + options.queue;
-    Ok(LoadedModel::Decoder(EngineHandle::start(info, text, scheduler, runner, limit)?))
+    let terms = options.terms(&info.name);
+    Ok(LoadedModel::Decoder(EngineHandle::start(info, text, scheduler, runner, terms)?))
 }
 
 fn start_encoder(
@@ -232,8 +287,8 @@ fn start_encoder(
     let text = Arc::new(model_text(checkpoint)?);
     backend.synchronize()?; // another thread takes it over
     let worker = EncoderWorker::new(model, backend.clone(), options.token_budget.unwrap_or(DEVICE_TOKENS));
-    let limit = options.max_sequences + options.queue;
-    EncoderHandle::start(info, text, worker, limit)
+    let terms = options.terms(&info.name);
+    EncoderHandle::start(info, text, worker, terms)
 }
 
 /// How many blocks the cache gets from so many bytes.

@@ -1,5 +1,7 @@
 //! A checked request. The engine takes no other.
 
+use std::time::Instant;
+
 use hearth_sampler::SamplingParams;
 use thiserror::Error;
 
@@ -61,6 +63,7 @@ pub struct GenerationRequest {
     pub(super) params: SamplingParams,
     pub(super) max_tokens: usize,
     pub(super) prompt_logprobs: Option<u8>,
+    pub(super) deadline: Option<Instant>,
 }
 
 impl GenerationRequest {
@@ -89,7 +92,15 @@ impl GenerationRequest {
             let (prompt_tokens, context_length) = (prompt.len(), info.context_length);
             return Err(RequestError::ContextLength { prompt_tokens, context_length });
         }
-        Ok(Self { prompt, params, max_tokens: max_tokens.min(room), prompt_logprobs })
+        Ok(Self { prompt, params, max_tokens: max_tokens.min(room), prompt_logprobs, deadline: None })
+    }
+
+    /// The same request, which fails with [`Error::Deadline`] where it is not complete then.
+    ///
+    /// [`Error::Deadline`]: crate::Error::Deadline
+    #[must_use]
+    pub fn until(self, deadline: Option<Instant>) -> Self {
+        Self { deadline, ..self }
     }
 }
 

@@ -1,8 +1,9 @@
 //! A reranker as a service: pairs of texts in, one score each out, on an encoder's thread and by its batches.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::{Departure, EncoderHandle, ModelInfo, RequestError, SubmitError};
+use super::{Departure, EncoderHandle, EngineLoad, Health, ModelInfo, RequestError, SubmitError};
 use crate::error::Error;
 use crate::text::{ModelText, PairTemplate, TextError, Tokenizer, TypedText};
 
@@ -61,12 +62,24 @@ impl RerankerHandle {
     /// yet.
     ///
     /// # Errors
-    /// When the queue is full or the reranker is gone; the future's, when a step fails.
+    /// When the queue is full, or the reranker is stalled or gone; the future's, when a step fails.
     pub fn submit(
         &self,
         pairs: Vec<TypedText>,
     ) -> Result<impl Future<Output = Result<Vec<f32>, Error>> + Send + use<>, SubmitError> {
-        let rows = self.encoder.submit_texts(pairs)?;
+        self.submit_until(pairs, None)
+    }
+
+    /// As [`RerankerHandle::submit`], with a deadline as that of [`EncoderHandle::submit_until`].
+    ///
+    /// # Errors
+    /// As [`RerankerHandle::submit`], and [`Error::Deadline`].
+    pub fn submit_until(
+        &self,
+        pairs: Vec<TypedText>,
+        deadline: Option<Instant>,
+    ) -> Result<impl Future<Output = Result<Vec<f32>, Error>> + Send + use<>, SubmitError> {
+        let rows = self.encoder.submit_texts(pairs, deadline)?;
         Ok(async { Ok(rows.await?.into_iter().flatten().collect()) })
     }
 
@@ -76,15 +89,15 @@ impl RerankerHandle {
         self.encoder.departure()
     }
 
-    /// Whether the reranker's thread has not ended.
+    /// Whether the reranker answers.
     #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.encoder.is_alive()
+    pub fn health(&self) -> Health {
+        self.encoder.health()
     }
 
-    /// Calls that are running or waiting.
+    /// The calls that have begun and that wait.
     #[must_use]
-    pub fn present(&self) -> usize {
-        self.encoder.present()
+    pub fn load(&self) -> EngineLoad {
+        self.encoder.load()
     }
 }

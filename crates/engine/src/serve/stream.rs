@@ -9,6 +9,7 @@ use hearth_sampler::{Sampled, TokenLogprobs};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::engine::Command;
+use super::patience::Patience;
 use crate::error::Error;
 use crate::ids::SeqId;
 
@@ -24,7 +25,12 @@ pub enum FinishReason {
 /// What happens to a sequence.
 #[derive(Clone, Debug)]
 pub enum GenerationEvent {
-    /// The log-probabilities of the prompt's tokens, when they were asked for; `None` for the first. Comes first.
+    /// It runs. Comes first.
+    Admitted {
+        /// Tokens of its prompt that were found in the cache and are not computed for it.
+        cached_tokens: usize,
+    },
+    /// The log-probabilities of the prompt's tokens, when they were asked for; `None` for the first. Comes before all tokens.
     Prompt(Vec<Option<TokenLogprobs>>),
     /// A token was generated.
     Token(Sampled),
@@ -35,10 +41,30 @@ pub enum GenerationEvent {
 /// The events of one sequence. Dropping it before the end cancels the sequence; its blocks are free within one step.
 #[derive(Debug)]
 pub struct GenerationStream {
-    pub(super) id: SeqId,
-    pub(super) events: UnboundedReceiver<Result<GenerationEvent, Error>>,
-    pub(super) commands: Sender<Command>,
-    pub(super) ended: bool,
+    id: SeqId,
+    events: UnboundedReceiver<Result<GenerationEvent, Error>>,
+    commands: Sender<Command>,
+    patience: Patience,
+    ended: bool,
+}
+
+impl GenerationStream {
+    pub(super) fn new(
+        id: SeqId,
+        events: UnboundedReceiver<Result<GenerationEvent, Error>>,
+        commands: Sender<Command>,
+        patience: Patience,
+    ) -> Self {
+        Self { id, events, commands, patience, ended: false }
+    }
+
+    fn cancel(&mut self) {
+        if !self.ended {
+            self.ended = true;
+            // When the engine is gone there is nothing left to cancel.
+            let _ = self.commands.send(Command::Cancel(self.id));
+        }
+    }
 }
 
 impl Stream for GenerationStream {
@@ -48,8 +74,12 @@ impl Stream for GenerationStream {
         if self.ended {
             return Poll::Ready(None);
         }
-        let event = std::task::ready!(self.events.poll_recv(context));
-        self.ended = !matches!(event, Some(Ok(GenerationEvent::Prompt(_) | GenerationEvent::Token(_))));
+        let Poll::Ready(event) = self.events.poll_recv(context) else {
+            let late = std::task::ready!(self.patience.poll(context));
+            self.cancel();
+            return Poll::Ready(Some(Err(late)));
+        };
+        self.ended = !matches!(&event, Some(Ok(event)) if !matches!(event, GenerationEvent::Finished(_)));
         // The sender is dropped without a last event only when the engine's thread is gone.
         Poll::Ready(Some(event.unwrap_or(Err(Error::Stopped))))
     }
@@ -57,9 +87,6 @@ impl Stream for GenerationStream {
 
 impl Drop for GenerationStream {
     fn drop(&mut self) {
-        if !self.ended {
-            // When the engine is gone there is nothing left to cancel.
-            let _ = self.commands.send(Command::Cancel(self.id));
-        }
+        self.cancel();
     }
 }

@@ -25,6 +25,8 @@ pub enum TextEvent {
         reason: FinishReason,
         /// Tokens generated, the end token and those of a stop string included.
         completion_tokens: usize,
+        /// Tokens of the prompt that were found in the cache.
+        cached_tokens: usize,
     },
 }
 
@@ -90,6 +92,7 @@ pub struct TextStream {
     detokenized: usize,
     released: usize,
     completion_tokens: usize,
+    cached_tokens: usize,
     ready: VecDeque<TextEvent>,
 }
 
@@ -109,12 +112,14 @@ impl TextStream {
             detokenized: 0,
             released: 0,
             completion_tokens: 0,
+            cached_tokens: 0,
             ready: VecDeque::new(),
         }
     }
 
     fn take(&mut self, event: GenerationEvent) {
         match event {
+            GenerationEvent::Admitted { cached_tokens } => self.cached_tokens = cached_tokens,
             GenerationEvent::Prompt(logprobs) => {
                 let tokens = std::mem::take(&mut self.prompt);
                 let shown = tokens.iter().zip(logprobs).map(|(token, found)| self.token_text(*token, found));
@@ -164,7 +169,8 @@ impl TextStream {
 
     fn end(&mut self, reason: FinishReason) {
         self.generation = None;
-        self.ready.push_back(TextEvent::Finished { reason, completion_tokens: self.completion_tokens });
+        let Self { completion_tokens, cached_tokens, .. } = *self;
+        self.ready.push_back(TextEvent::Finished { reason, completion_tokens, cached_tokens });
     }
 
     /// Makes text known, with the tokens that begin before its end (all that are left when `last`).

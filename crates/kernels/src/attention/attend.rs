@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::AttentionShape;
+use super::kept::{HeadRows, Kept};
 use crate::isa::{Isa, for_each_isa};
 use crate::math;
 use crate::panel::{Rows, Target, dot_products, weighted_sums};
@@ -26,8 +27,10 @@ pub(super) struct Tensors<'a> {
     pub(super) shape: AttentionShape,
     /// `[tokens, heads, head_dim]`
     pub(super) q: &'a [f32],
-    pub(super) keys: &'a [f32],
-    pub(super) values: &'a [f32],
+    pub(super) keys: Kept<'a>,
+    pub(super) values: Kept<'a>,
+    /// Most positions of a segment.
+    pub(super) longest: usize,
     /// `[tokens, heads, head_dim]`
     pub(super) out: Target,
 }
@@ -66,6 +69,8 @@ struct Buffers<'a> {
     sums: &'a mut [f32],
     /// `[queries]`
     totals: &'a mut [f32],
+    /// Keys or values of a segment, where they have to be expanded; else empty. `[longest, head_dim]`
+    room: &'a mut [f32],
 }
 
 impl Tensors<'_> {
@@ -77,11 +82,14 @@ impl Tensors<'_> {
         let head_dim = self.shape.head_dim;
         let queries = job.tokens.len() * self.shape.group();
         let positions = job.positions();
-        with_scratch(queries * (2 * head_dim + positions + 1), |scratch| {
+        let expands = self.keys.expands() || self.values.expands();
+        let room = if expands { self.longest * head_dim } else { 0 };
+        with_scratch(queries * (2 * head_dim + positions + 1) + room, |scratch| {
+            let (room, scratch) = scratch.split_at_mut(room);
             let (q, scratch) = scratch.split_at_mut(queries * head_dim);
             let (sums, scratch) = scratch.split_at_mut(queries * head_dim);
             let (totals, scores) = scratch.split_at_mut(queries);
-            let mut buffers = Buffers { q, scores, sums, totals };
+            let mut buffers = Buffers { q, scores, sums, totals, room };
             self.copy_queries(job, buffers.q);
             self.score(job, segments.clone(), &mut buffers);
             for i in 0..queries {
@@ -109,10 +117,10 @@ impl Tensors<'_> {
         }
     }
 
-    /// The rows of one head in a segment of the keys or values.
-    fn segment_rows<'a>(&self, job: &Job, data: &'a [f32], segment: Segment) -> Rows<'a> {
-        let offset = segment.offset + job.kv_head * self.shape.head_dim;
-        Rows::new(&data[offset..], [segment.count, self.shape.head_dim], self.shape.key_width())
+    /// Where the rows of the job's head are in a segment of the keys or values.
+    fn head_rows(&self, job: &Job, segment: Segment) -> HeadRows {
+        let (width, stride) = (self.shape.head_dim, self.shape.key_width());
+        HeadRows { offset: segment.offset + job.kv_head * width, count: segment.count, width, stride }
     }
 
     /// Query times key for all queries and positions; what a query may not see is computed too, and then not used.
@@ -121,7 +129,7 @@ impl Tensors<'_> {
         let scores = Target::new(buffers.scores, positions);
         let mut first = 0;
         for segment in segments {
-            let keys = self.segment_rows(job, self.keys, segment);
+            let keys = self.keys.rows(self.isa, self.head_rows(job, segment), buffers.room);
             let q = Rows::dense(buffers.q, queries, self.shape.head_dim);
             assert!(first + segment.count <= positions, "segments end with the last visible position");
             // SAFETY: `scores` has `positions` columns for each query and is borrowed by this function alone.
@@ -133,39 +141,40 @@ impl Tensors<'_> {
     /// The sums of the values, weighted by the scores, position after position.
     fn mix(&self, job: &Job, segments: impl Iterator<Item = Segment>, buffers: &mut Buffers<'_>) {
         let group = self.shape.group();
-        buffers.sums.fill(0.0);
+        let Buffers { scores, sums, totals, room, .. } = buffers;
+        sums.fill(0.0);
         let mut first = 0;
         for segment in segments {
             let end = first + segment.count;
+            let values = self.values.rows(self.isa, self.head_rows(job, segment), room);
             // What the first token sees, all see; the rest is for each token by itself.
             let common = end.min(job.visible);
             if first < common {
-                self.mix_range(job, [0, buffers.totals.len()], (first, first..common, segment), buffers);
+                self.mix_range(job, [0, totals.len()], (first, first..common, &values), (scores, sums));
             }
             for token in 1..job.tokens.len() {
                 let rest = first.max(job.visible)..end.min(job.visible_to(token));
                 if !rest.is_empty() {
-                    self.mix_range(job, [token * group, group], (first, rest, segment), buffers);
+                    self.mix_range(job, [token * group, group], (first, rest, &values), (scores, sums));
                 }
             }
             first = end;
         }
     }
 
-    /// Adds the positions `range` of a segment that starts at position `first` to `count` queries from `query`.
+    /// Adds the positions `range` of the `values` of a segment that starts at position `first` to `count` queries from `query`.
     fn mix_range(
         &self,
         job: &Job,
         [query, count]: [usize; 2],
-        (first, range, segment): (usize, Range<usize>, Segment),
-        buffers: &mut Buffers<'_>,
+        (first, range, values): (usize, Range<usize>, &Rows<'_>),
+        (scores, sums): (&[f32], &mut [f32]),
     ) {
         let (head_dim, positions) = (self.shape.head_dim, job.positions());
-        let offset = segment.offset + (range.start - first) * self.shape.key_width();
-        let values = self.segment_rows(job, self.values, Segment { offset, count: range.len() });
-        let factors = &buffers.scores[query * positions + range.start..];
+        let values = values.part(range.start - first..range.end - first);
+        let factors = &scores[query * positions + range.start..];
         let factors = Rows::new(factors, [count, range.len()], positions);
-        let sums = Target::new(&mut buffers.sums[query * head_dim..][..count * head_dim], head_dim);
+        let sums = Target::new(&mut sums[query * head_dim..][..count * head_dim], head_dim);
         // SAFETY: the slice just taken has `count` rows of `head_dim` and is borrowed by this function alone.
         unsafe { weighted_sums(self.isa, &factors, &values, sums) };
     }

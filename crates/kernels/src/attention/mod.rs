@@ -3,6 +3,7 @@
 
 mod attend;
 mod cache;
+mod kept;
 mod packed;
 mod paged;
 

@@ -4,6 +4,7 @@
 
 use super::AttentionShape;
 use super::attend::{Job, Segment, Tensors};
+use super::kept::Kept;
 use crate::error::{Result, check_length, size, whole_rows};
 use crate::panel::Target;
 use crate::threads::Threads;
@@ -49,8 +50,9 @@ pub fn packed_attention(
         isa: threads.isa(),
         shape: *shape,
         q: sequences.q,
-        keys: sequences.k,
-        values: sequences.v,
+        keys: Kept::Floats(sequences.k),
+        values: Kept::Floats(sequences.v),
+        longest: SEGMENT,
         out: Target::new(out, shape.query_width()),
     };
     let jobs = jobs(sequences.lengths, shape);

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::attend::{Job, Segment, Tensors};
+use super::kept::Kept;
 use super::{AttentionShape, KvView};
 use crate::error::{KernelError, Result, check_length, whole_rows};
 use crate::panel::Target;
@@ -38,10 +39,12 @@ pub struct PagedContext<'a> {
 /// `out` `[tokens, heads, head_dim]` = attention of `q` `[tokens, heads, head_dim]`. The token at position p of its sequence
 /// sees the positions 0..=p of that sequence.
 ///
-/// A row of `out` depends on its own query and sequence alone, to the bit.
+/// A row of `out` depends on its own query and sequence alone, to the bit. What the cache keeps in fewer bits than f32 is expanded
+/// exactly, a block and a head at a time, and then summed as floats are.
 ///
 /// # Errors
-/// When the shape is empty or its heads do not divide, a slice has the wrong length, the spans do not cover the rows in order,
+/// When the shape is empty or its heads do not divide, a slice has the wrong length, a head is no whole
+/// number of the format's blocks, the spans do not cover the rows in order,
 /// a span has fewer blocks than positions, or a block is not in the cache.
 pub fn paged_attention(
     threads: &Threads,
@@ -59,8 +62,9 @@ pub fn paged_attention(
         isa: threads.isa(),
         shape: *shape,
         q,
-        keys: kv.keys,
-        values: kv.values,
+        keys: Kept::new(kv.format, kv.keys),
+        values: Kept::new(kv.format, kv.values),
+        longest: kv.block_size,
         out: Target::new(out, shape.query_width()),
     };
     let jobs = jobs(context.spans, shape);

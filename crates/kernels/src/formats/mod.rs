@@ -9,6 +9,7 @@ mod float;
 mod k_quants;
 mod legacy;
 mod quantize;
+mod rows;
 
 use std::fmt;
 
@@ -18,6 +19,7 @@ use crate::isa::{Isa, for_each_isa};
 pub(crate) use float::as_f32;
 pub(crate) use quantize::{check_values, quantize_blocks};
 pub use quantize::{quantize, quantize_with};
+pub(crate) use rows::expand_rows;
 
 /// How the numbers of a row are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -13,6 +13,8 @@ mod avx2;
 mod avx512;
 mod scalar;
 
+use std::ops::Range;
+
 use crate::isa::{Isa, Level};
 
 /// How many partial sums a dot product has.
@@ -37,6 +39,11 @@ impl<'a> Rows<'a> {
     /// Row after row without gaps.
     pub(crate) fn dense(data: &'a [f32], count: usize, width: usize) -> Self {
         Self::new(data, [count, width], width)
+    }
+
+    /// Some of the rows.
+    pub(crate) fn part(&self, range: Range<usize>) -> Self {
+        Self::new(&self.data[range.start * self.stride..], [range.len(), self.width], self.stride)
     }
 
     /// Where row `index` starts.

@@ -10,6 +10,7 @@ use hearth::providers::local::LocalProvider;
 use hearth_engine::config::HubConfig;
 use hearth_engine::device::{self, DeviceChoice};
 use hearth_engine::hub::{CacheDirectory, CacheState, Catalogue, LocalModel, ModelLocation, fetch};
+use hearth_engine::kv::KvType;
 use hearth_engine::serve::{EngineHandle, Footprint, LoadOptions, LoadedModel, Needs, check_memory};
 use hearth_engine::weights::QuantScheme;
 
@@ -31,6 +32,10 @@ pub(super) struct LoadArguments {
     /// Size of the key-value cache of each model in MiB [default: four contexts, at most a quarter of the free memory]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     kv_memory: Option<u64>,
+    /// Numbers of the key-value cache: f32 (exact), f16 (half the memory; rounds to 11 bits), bf16 (half the memory; rounds
+    /// to 8 bits) or q8_0 (a quarter of the memory; 8 bits and a scale for 32 numbers, CPU only)
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    kv_type: KvType,
     /// Tokens computed in one step: with fewer, running streams pause less while long prompts arrive; with more, prompts may
     /// be faster [default: 128 on the CPU, 512 elsewhere]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -38,6 +43,9 @@ pub(super) struct LoadArguments {
     /// Load a model even where the sum of what it needs exceeds the memory that is available
     #[arg(long)]
     overcommit: bool,
+    /// Compute every prompt as a whole, whatever was computed before of others that begin alike
+    #[arg(long)]
+    no_prefix_cache: bool,
 }
 
 impl LoadArguments {
@@ -49,8 +57,10 @@ impl LoadArguments {
             quant: self.quant,
             threads: self.threads.map(usize::from),
             kv_memory,
+            kv_type: self.kv_type,
             overcommit: self.overcommit,
             token_budget: self.token_budget.map(|tokens| tokens as usize),
+            prefix_cache: !self.no_prefix_cache,
             ..LoadOptions::default()
         }
     }
@@ -135,6 +145,7 @@ pub(super) fn load_within(model: &str, options: &LoadOptions) -> Result<LoadedMo
 
 /// A MODEL argument as something that can be hosted.
 pub(super) struct ModelArgument {
+    endpoint: String,
     model: String,
     name: String,
     options: LoadOptions,
@@ -143,13 +154,13 @@ pub(super) struct ModelArgument {
 }
 
 impl ModelArgument {
-    /// The model of that argument, within its share of the memory.
+    /// The model of that argument for an endpoint, within its share of the memory.
     ///
     /// # Errors
     /// When the name means nothing.
-    pub(super) fn new(model: String, options: LoadOptions, share: Option<u64>) -> Result<Self> {
+    pub(super) fn new(endpoint: String, model: String, options: LoadOptions, share: Option<u64>) -> Result<Self> {
         let name = ModelLocation::resolve(&model, &Catalogue::embedded()?)?.name();
-        Ok(Self { model, name, options, share })
+        Ok(Self { endpoint, model, name, options, share })
     }
 }
 
@@ -172,7 +183,7 @@ impl Source for ModelArgument {
         let options = LoadOptions { memory, kv_memory: cache, ..self.options.clone() };
         let loaded = load_within(&self.model, &options).map_err(|error| format!("{error:#}"))?;
         let info = loaded.info();
-        say(format_args!("{}: {} ({} tokens of context)", self.model, info.architecture, info.context_length));
+        say(format_args!("{}: {} ({} tokens of context)", self.endpoint, info.architecture, info.context_length));
         Ok(Arc::new(LocalProvider::new(loaded)))
     }
 }

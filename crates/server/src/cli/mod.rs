@@ -3,8 +3,10 @@
 mod answer;
 mod bench;
 mod embed;
+mod limits;
 mod list;
 mod load;
+mod logs;
 mod progress;
 mod pull;
 mod quantize;
@@ -12,11 +14,13 @@ mod run;
 mod serve;
 mod terminal;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+
+use logs::LogArguments;
 
 /// Foundation models served from your own machine.
 #[derive(Parser)]
@@ -49,11 +53,9 @@ pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    let arguments =
+        if let Command::Serve(arguments) = &cli.command { arguments.log.clone() } else { LogArguments::default() };
+    arguments.begin(filter);
     let outcome = match cli.command {
         Command::Serve(arguments) => serve::main(arguments),
         Command::Run(arguments) => run::main(&arguments),

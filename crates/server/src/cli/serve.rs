@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use hearth::connections::within_open_files;
 use hearth::endpoints::Endpoint;
 use hearth::models::{Models, Residence};
-use hearth::serve::{App, ServeSettings, serve};
+use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::limits::LimitArguments;
 use super::load::{LoadArguments, ModelArgument, free_memory, shares};
+use super::logs::LogArguments;
 use super::terminal::say;
 
 /// What is served when no model is named: a small one of each kind.
@@ -38,6 +41,13 @@ pub(super) struct Arguments {
     /// Seconds after which a model that was loaded on demand and is not used is unloaded [default: it stays]
     #[arg(long, value_name = "SECONDS", requires = "on_demand", value_parser = clap::value_parser!(u64).range(1..))]
     keep_alive: Option<u64>,
+    /// Most connections at a time; one more takes the place of whichever has been idle longest
+    #[arg(long, default_value_t = ConnectionLimits::default().most, value_name = "COUNT")]
+    max_connections: usize,
+    #[command(flatten)]
+    pub(super) log: LogArguments,
+    #[command(flatten)]
+    limits: LimitArguments,
     #[command(flatten)]
     load: LoadArguments,
 }
@@ -55,12 +65,15 @@ pub(super) fn main(mut arguments: Arguments) -> Result<()> {
 }
 
 async fn listen(arguments: &Arguments) -> Result<()> {
-    let settings = ServeSettings { host: arguments.host, port: arguments.port, ..ServeSettings::from_environment() };
-    let config = settings.check()?;
+    let connections = ConnectionLimits { most: arguments.max_connections, ..ConnectionLimits::default() };
+    let settings =
+        ServeSettings { host: arguments.host, port: arguments.port, connections, ..ServeSettings::from_environment() };
+    let config = arguments.limits.settings(settings).check()?;
+    let connections = ConnectionLimits { most: within_open_files(config.connections.most), ..config.connections };
     let options = arguments.load.options();
     let keep_alive = arguments.keep_alive.map(Duration::from_secs);
-    let memory = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
-    let app = App::new(config.access, config.limits, memory);
+    let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
+    let app = App::new(config.access, config.limits, models);
     let models: Vec<(String, String)> = arguments.models.iter().map(|model| named(model)).collect();
     for (name, _) in &models {
         app.endpoints().announce(name)?;
@@ -69,14 +82,16 @@ async fn listen(arguments: &Arguments) -> Result<()> {
         TcpListener::bind(config.address).await.with_context(|| format!("cannot listen on {}", config.address))?;
     say(format_args!("listening on http://{}", listener.local_addr()?));
     let loading = host_all(&app, models, arguments);
-    let serving = serve(listener, app.clone(), stopped(Duration::from_secs(arguments.drain_timeout))?);
+    let drain = Duration::from_secs(arguments.drain_timeout);
+    let serving = serve(listener, app.clone(), connections, drain, stopped()?);
     tokio::pin!(loading, serving);
     tokio::select! {
-        served = &mut serving => return Ok(served?),
+        () = &mut serving => return Ok(()),
         loaded = &mut loading => loaded?,
     }
     say(format_args!("ready"));
-    Ok(serving.await?)
+    serving.await;
+    Ok(())
 }
 
 /// Puts every model behind its endpoint; those that are not loaded on demand one after the other, as soon as they answer.
@@ -91,7 +106,8 @@ async fn host_all(app: &App, models: Vec<(String, String)>, arguments: &Argument
         }
     };
     for ((name, model), share) in models.into_iter().zip(shares) {
-        let source = Arc::new(ModelArgument::new(model.clone(), options.clone(), share)?);
+        let options = arguments.limits.options(&name, options.clone());
+        let source = Arc::new(ModelArgument::new(name.clone(), model, options, share)?);
         let residence = if arguments.on_demand { Residence::OnDemand } else { Residence::Kept };
         let hosted = app.models().host(&name, source, residence);
         if residence == Residence::Kept && hosted.load().await.is_err() {
@@ -113,23 +129,16 @@ fn named(argument: &str) -> (String, String) {
     (last.strip_suffix(".gguf").unwrap_or(last).to_owned(), argument.to_owned())
 }
 
-/// Done on the first SIGINT or SIGTERM. A second one ends the program at once, and so does `drain` when it is over:
-/// a caller who sends half a request and falls silent holds up the end no longer.
-fn stopped(drain: Duration) -> Result<impl Future<Output = ()> + Send + 'static> {
+/// Done on the first SIGINT or SIGTERM. A second one ends the program at once.
+fn stopped() -> Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         say(format_args!("stopping: answers that have begun come to their end; a second signal stops at once"));
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => std::process::exit(130),
-                _ = interrupt.recv() => std::process::exit(130),
-                () = tokio::time::sleep(drain) => {
-                    say(format_args!("stopped after {} seconds, with connections still open", drain.as_secs()));
-                    std::process::exit(0);
-                }
-            }
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            std::process::exit(130);
         });
     })
 }

@@ -51,11 +51,13 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether every announced endpoint has been inserted, and every model can still answer.
-    pub fn is_ready(&self) -> bool {
+    /// The endpoints that do not answer: those that are announced and have not been inserted, and those with a model that
+    /// has stopped or is stuck. The server is ready when there is none.
+    pub fn unready(&self) -> Vec<String> {
         let state = self.read();
-        let mut entities = state.endpoints.values().flat_map(|endpoint| endpoint.entities());
-        state.loading.is_empty() && entities.all(|entity| entity.provider().is_alive())
+        let dead = |endpoint: &&Arc<Endpoint>| endpoint.entities().iter().any(|entity| !entity.provider().is_alive());
+        let dead = state.endpoints.values().filter(dead).map(|endpoint| endpoint.name().to_owned());
+        state.loading.iter().cloned().chain(dead).collect()
     }
 
     /// Whether the model of an announced endpoint is still loading.

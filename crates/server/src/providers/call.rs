@@ -1,5 +1,7 @@
 //! What a provider is asked for: checked requests, without a trace of HTTP.
 
+use std::time::Instant;
+
 use hearth_sampler::SamplingRequest;
 use serde_json::Value;
 
@@ -14,6 +16,8 @@ pub struct Generation {
     pub max_tokens: usize,
     /// Answers to each prompt, at least 1.
     pub choices: usize,
+    /// When the answer has to be complete.
+    pub deadline: Option<Instant>,
 }
 
 /// A conversation to answer.
@@ -78,6 +82,19 @@ pub struct EmbeddingCall {
     pub instruction: Option<String>,
     /// The size of vectors that the caller expects.
     pub dimensions: Option<usize>,
+    /// When the answer has to be complete.
+    pub deadline: Option<Instant>,
+    /// How long a text may be; without, one that does not fit the context is refused.
+    pub cut: Option<Cut>,
+}
+
+/// After how many tokens a text is cut, those that the model expects around it included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// As many as the model's context has.
+    Context,
+    /// So many.
+    Tokens(usize),
 }
 
 /// Documents to score against a query.
@@ -93,6 +110,8 @@ pub struct RerankCall {
     pub document_tokens: Option<usize>,
     /// What to do with a document that does not fit into the context beside the query.
     pub too_long: TooLong,
+    /// When the answer has to be complete.
+    pub deadline: Option<Instant>,
 }
 
 /// What to do with a document that does not fit into the context beside the query.

@@ -14,8 +14,8 @@ pub use answer::{
     VocabularyToken,
 };
 pub use call::{
-    ChatCall, CompletionCall, ConversationEnd, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall, TokenizeCall,
-    TooLong,
+    ChatCall, CompletionCall, ConversationEnd, Cut, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall,
+    TokenizeCall, TooLong,
 };
 
 use crate::endpoints::Task;
@@ -67,7 +67,7 @@ pub trait Provider: Send + Sync {
         ProviderError::WrongTask(format!("the tokenizer of the model {} is not known here", self.model_name()))
     }
 
-    /// Whether the model can still answer at all.
+    /// Whether the model answers: neither stopped nor stuck.
     fn is_alive(&self) -> bool {
         true
     }
@@ -95,10 +95,18 @@ pub struct ProviderLoad {
     pub running: usize,
     /// Sequences in the queue.
     pub waiting: usize,
-    /// Blocks of the cache that hold tokens.
+    /// Blocks of the cache that sequences hold.
     pub blocks_used: usize,
+    /// Blocks of the cache that no sequence holds and that are kept for those that begin alike.
+    pub blocks_cached: usize,
     /// Blocks of the cache.
     pub blocks_total: usize,
+    /// Times a sequence lost its cache to an older one.
+    pub preemptions: u64,
+    /// Tokens of prompts that were looked up in the cache.
+    pub prefix_queried: u64,
+    /// Of those, the tokens that were found.
+    pub prefix_hit: u64,
 }
 
 /// Why a provider has no answer.
@@ -137,6 +145,12 @@ pub enum ProviderError {
     /// The model does not answer any more, or not yet.
     #[error("{0}")]
     Stopped(String),
+    /// The call's deadline passed.
+    #[error("the request's time is over, {}", if *begun { "before its answer was complete" } else { "before its turn came" })]
+    Late {
+        /// Whether any of it had been computed.
+        begun: bool,
+    },
     /// The model does not do this.
     #[error("{0}")]
     WrongTask(String),
@@ -167,8 +181,11 @@ impl From<ProviderError> for ApiError {
                 Self::new(ErrorKind::ContextLength, message).with_field(field)
             }
             ProviderError::Busy(_) => Self::new(ErrorKind::RateLimited, message),
-            ProviderError::Stopped(_) => Self::new(ErrorKind::Unavailable, message),
             ProviderError::TooLarge(_) => Self::new(ErrorKind::InsufficientMemory, message),
+            ProviderError::Late { begun: true } => Self::new(ErrorKind::Timeout, message),
+            ProviderError::Stopped(_) | ProviderError::Late { begun: false } => {
+                Self::new(ErrorKind::Unavailable, message)
+            }
             ProviderError::Failed(detail) => Self::internal("the model failed to answer", detail),
         }
     }

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::request_id::RequestId;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::error::{ApiError, Dialect};
 use crate::metrics;
@@ -18,8 +19,12 @@ use crate::metrics;
 pub(super) async fn render_errors(request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path());
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    let (method, path) = (request.method(), request.uri().path());
+    let span = tracing::info_span!(
+        "request", id, %method, path, status = Empty, model = Empty, prompt_tokens = Empty, completion_tokens = Empty
+    );
     let mut response = next.run(request).instrument(span.clone()).await;
+    span.record("status", response.status().as_u16());
     match response.extensions_mut().remove::<ApiError>() {
         None => response,
         Some(error) => {

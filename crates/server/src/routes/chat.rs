@@ -41,7 +41,7 @@ pub(super) async fn answer(
     let request = ChatRequest::read(fields)?;
     identity::record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
-    let generation = checks::chat_generation(&request.chat, request.sampling, &request.output)?;
+    let generation = checks::chat_generation(&request.chat, request.sampling, &request.output, app.limits())?;
     checks::check_choices(1, generation.choices, app.limits())?;
     let logprobs = generation.sampling.logprobs.is_some();
     let call = ChatCall { messages: conversation::checked(request.chat.messages)?, generation };

@@ -7,7 +7,7 @@ use serde_json::Number;
 
 use super::stream::UsagePlace;
 use crate::config::Limits;
-use crate::providers::{CompletionCall, EmbeddingCall, Generation, OnOverflow, Prompt};
+use crate::providers::{CompletionCall, Cut, EmbeddingCall, Generation, OnOverflow, Prompt};
 use crate::wire::FieldError;
 use crate::wire::chat::ChatFields;
 use crate::wire::completions::{CompletionFields, ErrorBehavior, TextInput};
@@ -40,6 +40,7 @@ pub(super) fn chat_generation(
     fields: &ChatFields,
     sampling: SamplingFields,
     output: &OutputFields,
+    limits: Limits,
 ) -> Result<Generation, FieldError> {
     let wanted = fields.logprobs == Some(true);
     if fields.top_logprobs.is_some() && !wanted {
@@ -49,7 +50,8 @@ pub(super) fn chat_generation(
     let max_tokens = max_tokens(&sampling, 1)?;
     let choices = count("n", output.n, 1)?;
     let logprobs = wanted.then(|| fields.top_logprobs.unwrap_or(0));
-    Ok(Generation { sampling: SamplingRequest { logprobs, ..sampling_request(sampling)? }, max_tokens, choices })
+    let sampling = SamplingRequest { logprobs, ..sampling_request(sampling)? };
+    Ok(Generation { sampling, max_tokens, choices, deadline: limits.deadline() })
 }
 
 /// What to complete, how many of the answers to return, and whether they carry log probabilities.
@@ -69,6 +71,7 @@ pub(super) fn completion(
     fields: CompletionFields,
     sampling: SamplingFields,
     output: &OutputFields,
+    limits: Limits,
 ) -> Result<CheckedCompletion, FieldError> {
     let echo = fields.echo == Some(true);
     check_logprobs("logprobs", fields.logprobs)?;
@@ -96,7 +99,7 @@ pub(super) fn completion(
         echo,
         templated,
         on_overflow: if truncate { OnOverflow::DropBeginning } else { OnOverflow::Refuse },
-        generation: Generation { sampling, max_tokens, choices },
+        generation: Generation { sampling, max_tokens, choices, deadline: limits.deadline() },
     };
     let suffix = fields.suffix.unwrap_or_default();
     Ok(CheckedCompletion { call, returned, logprobs: fields.logprobs.is_some(), suffix })
@@ -116,7 +119,27 @@ pub(super) fn embedding(fields: EmbeddingFields, limits: Limits) -> Result<Embed
     if instruction.is_some() && inputs.iter().any(|input| matches!(input, Prompt::Tokens(_))) {
         return Err(FieldError::conflict("instruction", "only texts can have an instruction, not token ids"));
     }
-    Ok(EmbeddingCall { inputs, instruction, dimensions: fields.dimensions })
+    let cut = cut(fields.truncate, fields.truncate_prompt_tokens)?;
+    Ok(EmbeddingCall { inputs, instruction, dimensions: fields.dimensions, deadline: limits.deadline(), cut })
+}
+
+/// Where texts are cut. The number of tokens wins over `truncate`, which names none.
+fn cut(truncate: Option<bool>, tokens: Option<i64>) -> Result<Option<Cut>, FieldError> {
+    match tokens {
+        Some(_) if truncate == Some(false) => {
+            Err(FieldError::conflict("truncate_prompt_tokens", "cuts texts, so not with `truncate`: false"))
+        }
+        Some(-1) => Ok(Some(Cut::Context)),
+        Some(tokens) => match usize::try_from(tokens) {
+            Ok(tokens) if tokens > 0 => Ok(Some(Cut::Tokens(tokens))),
+            _ => Err(FieldError::value(
+                "truncate_prompt_tokens",
+                "-1, which is the model's context, or at least 1",
+                tokens,
+            )),
+        },
+        None => Ok((truncate == Some(true)).then_some(Cut::Context)),
+    }
 }
 
 /// Refuses a request for more choices than one request may have.
@@ -219,7 +242,7 @@ mod tests {
     use crate::wire::completions::CompletionRequest;
     use crate::wire::parse_object;
 
-    const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 8 };
+    const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 8, request_timeout: None };
 
     fn object(mut base: Value, more: Value) -> crate::wire::JsonObject {
         base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -229,12 +252,12 @@ mod tests {
     fn chat(more: Value) -> Result<Generation, FieldError> {
         let request = ChatRequest::read(object(json!({"messages": [{"role": "user", "content": "x"}]}), more))?;
         streaming(&request.output)?;
-        chat_generation(&request.chat, request.sampling, &request.output)
+        chat_generation(&request.chat, request.sampling, &request.output, LIMITS)
     }
 
     fn complete(more: Value) -> Result<CheckedCompletion, FieldError> {
         let request = CompletionRequest::read(object(json!({"prompt": "x"}), more))?;
-        completion(request.completion, request.sampling, &request.output)
+        completion(request.completion, request.sampling, &request.output, LIMITS)
     }
 
     fn embed(more: Value) -> Result<EmbeddingCall, FieldError> {
@@ -372,5 +395,23 @@ mod tests {
         assert!(text(embed(json!({"input": ["a", ""]}))).contains("input[1]"));
         assert_eq!(text(embed(json!({}))), "the field `input` is required");
         assert!(text(embed(json!({"input": [1, 2], "instruction": "q: "}))).contains("not token ids"));
+    }
+
+    #[test]
+    fn texts_are_cut_as_either_spelling_says() {
+        let cut = |more: Value| {
+            embedding(Request::read(object(json!({"input": "a"}), more))?.fields, LIMITS).map(|call| call.cut)
+        };
+        assert_eq!(cut(json!({})).unwrap(), None);
+        assert_eq!(cut(json!({"truncate": false})).unwrap(), None);
+        assert_eq!(cut(json!({"truncate": true})).unwrap(), Some(Cut::Context));
+        assert_eq!(cut(json!({"truncate_prompt_tokens": -1})).unwrap(), Some(Cut::Context));
+        assert_eq!(cut(json!({"truncate": true, "truncate_prompt_tokens": 9})).unwrap(), Some(Cut::Tokens(9)));
+        for wrong in [0, -2] {
+            let message = text(cut(json!({"truncate_prompt_tokens": wrong})));
+            let expected = "`truncate_prompt_tokens` must be -1, which is the model's context, or at least 1, not";
+            assert_eq!(message, format!("{expected} {wrong}"));
+        }
+        assert!(text(cut(json!({"truncate": false, "truncate_prompt_tokens": 9}))).contains("`truncate`: false"));
     }
 }

@@ -40,7 +40,7 @@ pub(super) async fn answer(
     let request = CompletionRequest::read(fields)?;
     record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
-    let checked = checks::completion(request.completion, request.sampling, &request.output)?;
+    let checked = checks::completion(request.completion, request.sampling, &request.output, app.limits())?;
     let generated = checked.call.generation.choices;
     checks::check_choices(checked.call.prompts.len(), generated, app.limits())?;
 

@@ -15,7 +15,6 @@ use crate::gate::{Allowed, Principal, Query};
 use crate::metrics;
 use crate::serve::App;
 use crate::wire::embeddings::{EmbeddingFields, EmbeddingItem, EmbeddingList, EmbeddingUsage, EncodingFormat, Vector};
-use crate::wire::options::Usage;
 use crate::wire::{JsonObject, Request};
 
 /// `POST .../embeddings`.
@@ -31,11 +30,10 @@ pub(super) async fn answer(app: &App, endpoint: &Allowed<Query>, fields: JsonObj
     record(&bookkeeping);
     let format = embedding.encoding_format.unwrap_or_default();
     let call = checks::embedding(embedding, app.limits())?;
-    let embeddings = entity.provider().embed(call).await?;
-
     let name = endpoint.endpoint().name();
+    let embedding = entity.provider().embed(call);
+    let embeddings = metrics::measured_call(embedding, name, |embeddings| embeddings.prompt_tokens).await?;
     let prompt_tokens = embeddings.prompt_tokens;
-    metrics::usage(name, Usage::new(prompt_tokens, 0));
     let items = embeddings.vectors.into_iter().enumerate().map(|(index, vector)| EmbeddingItem {
         object: "embedding",
         index,

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
 
+use crate::connections::BodyStalled;
 use crate::endpoints::Task;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Allowed, Principal, Query};
@@ -43,13 +44,20 @@ impl FromRequest<App> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let most = app.limits().body;
+        // Where its length is told beforehand, nothing of it is read.
+        if request.body().size_hint().lower() > most as u64 {
+            return Err(too_long(most));
+        }
         let bytes = Bytes::from_request(request, app).await.map_err(|rejection| {
-            let text = rejection.body_text();
-            if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
-                let text = format!("the body is longer than the {} bytes allowed", app.limits().body);
-                return ApiError::new(ErrorKind::PayloadTooLarge, text);
+            if let Some(stalled) = BodyStalled::among(&rejection) {
+                return ApiError::new(ErrorKind::SlowBody, stalled.to_string());
             }
-            ApiError::new(ErrorKind::BadRequest, text)
+            let text = rejection.body_text();
+            match rejection.into_response().status() {
+                StatusCode::PAYLOAD_TOO_LARGE => too_long(most),
+                _ => ApiError::new(ErrorKind::BadRequest, text),
+            }
         })?;
         if bytes.len() <= PARSED_AT_ONCE {
             return Ok(Self(wire::parse_object(&bytes)?));
@@ -72,6 +80,10 @@ impl FromRequest<App> for OptionalBody {
         }
         JsonBody::from_request(request, app).await.map(|JsonBody(fields)| Self(fields))
     }
+}
+
+fn too_long(most: usize) -> ApiError {
+    ApiError::new(ErrorKind::PayloadTooLarge, format!("the body is longer than the {most} bytes allowed"))
 }
 
 impl JsonBody {

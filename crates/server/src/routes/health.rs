@@ -15,12 +15,14 @@ pub(super) async fn live() -> Json<Value> {
     Json(json!({"status": "live"}))
 }
 
-/// `GET /health/ready`: every configured model answers.
+/// `GET /health/ready`: every configured model answers, and the server is not stopping. Endpoints that do not are named.
 pub(super) async fn ready(State(app): State<App>) -> Response {
-    if app.endpoints().is_ready() {
+    let unready = app.endpoints().unready();
+    if unready.is_empty() && !app.life().is_stopping() {
         Json(json!({"status": "ready"})).into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready"}))).into_response()
+        let status = json!({"status": "not ready", "endpoints": unready});
+        (StatusCode::SERVICE_UNAVAILABLE, Json(status)).into_response()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Handlers are thin: read, ask the gate, check, call the provider, render. They know no model and no permission.
 
 mod admin;
+mod admission;
 mod around;
 mod chat;
 mod checks;
@@ -53,8 +54,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/metrics", get(health::metrics))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_route)
-        .with_state(app)
+        .with_state(app.clone())
         .layer(DefaultBodyLimit::max(body_limit))
+        .layer(middleware::from_fn_with_state(app, admission::admit))
         .layer(middleware::from_fn(around::count));
     // A router of its own, because the path is trimmed before the inner one looks at it.
     Router::new()

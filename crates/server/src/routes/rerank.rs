@@ -14,7 +14,6 @@ use crate::metrics;
 use crate::providers::{RerankCall, Scores, TooLong};
 use crate::serve::App;
 use crate::wire::embeddings::EmbeddingUsage;
-use crate::wire::options::Usage;
 use crate::wire::rerank::{
     ApiVersion, Document, RankedDocument, RerankAnswer, RerankFields, RerankMeta, RerankTokens, Side, TextRank,
     TextRankFields,
@@ -95,9 +94,8 @@ pub(super) async fn answer(
 
 /// The scores of all documents; their tokens are counted.
 async fn scores(endpoint: &Allowed<Query>, entity: &ServedEntity, call: RerankCall) -> Result<Scores, ApiError> {
-    let scores = entity.provider().rerank(call).await?;
-    metrics::usage(endpoint.endpoint().name(), Usage::new(scores.prompt_tokens, 0));
-    Ok(scores)
+    let (name, scoring) = (endpoint.endpoint().name(), entity.provider().rerank(call));
+    Ok(metrics::measured_call(scoring, name, |scores| scores.prompt_tokens).await?)
 }
 
 /// The indices of the scores, the best first; of equal ones the earlier first.
@@ -133,6 +131,7 @@ fn rerank_call(fields: RerankFields, limits: Limits) -> Result<RerankCall, Field
             document_tokens: fields.max_tokens_per_doc,
             // As the services of this shape do, whatever `max_tokens_per_doc` says.
             too_long: TooLong::DropEnd,
+            deadline: limits.deadline(),
         },
         limits,
     )
@@ -146,7 +145,8 @@ fn text_ranks_call(fields: TextRankFields, limits: Limits) -> Result<RerankCall,
         (Some(false) | None, _) => TooLong::Refuse,
     };
     let (query, documents) = (fields.query, fields.texts);
-    checked(RerankCall { query, documents, field: "texts", document_tokens: None, too_long }, limits)
+    let deadline = limits.deadline();
+    checked(RerankCall { query, documents, field: "texts", document_tokens: None, too_long, deadline }, limits)
 }
 
 fn checked(call: RerankCall, limits: Limits) -> Result<RerankCall, FieldError> {
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::wire::parse_object;
 
-    const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 1 };
+    const LIMITS: Limits = Limits { body: 1 << 20, texts: 3, choices: 1, request_timeout: None };
 
     fn call(more: Value) -> Result<RerankCall, FieldError> {
         let mut body = json!({"query": "q", "documents": ["a", "b"]});

@@ -16,6 +16,11 @@ pub struct EmbeddingFields {
     pub encoding_format: Option<EncodingFormat>,
     /// Must be the size of the model's vectors.
     pub dimensions: Option<usize>,
+    /// Whether a text that does not fit the model's context is cut and not refused, default false; as
+    /// text-embeddings-inference spells it.
+    pub truncate: Option<bool>,
+    /// Tokens after which a text is cut, special tokens included; -1 is the model's context. As vLLM spells it.
+    pub truncate_prompt_tokens: Option<i64>,
 }
 
 /// How a vector is written.

@@ -109,12 +109,28 @@ pub struct Usage {
     pub completion_tokens: usize,
     /// Their sum.
     pub total_tokens: usize,
+    /// What is known of the prompts' tokens, where something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens_details: Option<PromptTokensDetails>,
+}
+
+/// What became of the tokens of the prompts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptTokensDetails {
+    /// Those that were found in the cache and not computed again.
+    pub cached_tokens: usize,
 }
 
 impl Usage {
     /// The usage of `prompt_tokens` read and `completion_tokens` written.
     pub fn new(prompt_tokens: usize, completion_tokens: usize) -> Self {
-        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+        let total_tokens = prompt_tokens + completion_tokens;
+        Self { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details: None }
+    }
+
+    /// The same, of which so many of the prompts' tokens were found in the cache.
+    pub fn with_cached(self, cached_tokens: usize) -> Self {
+        Self { prompt_tokens_details: Some(PromptTokensDetails { cached_tokens }), ..self }
     }
 }
 

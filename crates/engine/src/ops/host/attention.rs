@@ -6,14 +6,16 @@ use hearth_kernels::{
     write_kv,
 };
 
-use super::slice::{contiguous, host};
+use super::slice::{bytes_mut, contiguous, host};
 use crate::error::Error;
+use crate::kv::KvType;
 use crate::kv::store::LayerCache;
 use crate::ops::ForwardBatch;
 
 /// Writes rows of keys or values into their slots, in place.
 struct WriteSlots<'a> {
     slots: &'a [u32],
+    kv_type: KvType,
 }
 
 impl InplaceOp2 for WriteSlots<'_> {
@@ -29,11 +31,8 @@ impl InplaceOp2 for WriteSlots<'_> {
         layout: &Layout,
     ) -> candle_core::Result<()> {
         let rows = contiguous(rows, layout)?;
-        let CpuStorage::F32(cache) = cache else {
-            return Err(candle_core::Error::Msg("the cache is kept in f32".to_owned()));
-        };
         let width = rows.len() / self.slots.len().max(1);
-        write_kv(cache, rows, self.slots, width).map_err(candle_core::Error::wrap)
+        write_kv(bytes_mut(cache)?, self.kv_type.format(), rows, self.slots, width).map_err(candle_core::Error::wrap)
     }
 }
 
@@ -42,7 +41,7 @@ pub(in crate::ops) fn write_cache(
     [keys, values]: [&Tensor; 2],
     slots: &[u32],
 ) -> Result<(), Error> {
-    let write = WriteSlots { slots };
+    let write = WriteSlots { slots, kv_type: cache.kv_type };
     cache.keys.inplace_op2(keys, &write)?;
     cache.values.inplace_op2(values, &write)?;
     Ok(())
@@ -55,9 +54,16 @@ pub(in crate::ops) fn paged(
     batch: &ForwardBatch,
     shape: &AttentionShape,
 ) -> Result<Tensor, Error> {
-    let (_, block_size, kv_heads, head_dim) = cache.keys.dims4()?;
+    let (_, block_size, kv_heads, _) = cache.keys.dims4()?;
     let (keys, values) = (host(&cache.keys)?, host(&cache.values)?);
-    let kv = KvView { keys: keys.elements()?, values: values.elements()?, block_size, kv_heads, head_dim };
+    let kv = KvView {
+        format: cache.kv_type.format(),
+        keys: keys.bytes()?,
+        values: values.bytes()?,
+        block_size,
+        kv_heads,
+        head_dim: shape.head_dim,
+    };
     let spans: Vec<AttentionSpan<'_>> = batch
         .spans
         .iter()

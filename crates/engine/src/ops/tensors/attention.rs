@@ -5,7 +5,7 @@
 //! that no other sequence's numbers are ever touched. Scores are f32, and as large as they are: see
 //! [`GROUP_ELEMENTS`](super::groups::GROUP_ELEMENTS).
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use hearth_kernels::AttentionShape;
 
@@ -42,8 +42,10 @@ impl Group {
         let Self { sequences, key_heads, rows, shared, .. } = *self;
         let (_, head_dim) = q.dims2()?;
         let keys = self.keys.elem_count() / (sequences * key_heads);
-        let batched = (sequences, key_heads);
-        let gather = |x: &Tensor| x.index_select(&self.keys, 0)?.reshape((batched.0, batched.1, keys, head_dim));
+        let gather = |x: &Tensor| {
+            let chosen = x.index_select(&self.keys, 0)?.to_dtype(DType::F32)?; // as they are kept, else
+            chosen.reshape((sequences, key_heads, keys, head_dim))
+        };
         let q = match &self.queries {
             Some(index) => q.index_select(index, 0)?,
             None => q.clone(),

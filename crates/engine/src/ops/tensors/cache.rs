@@ -3,7 +3,8 @@
 //! The device writes with one thread for each element of a row, which takes the rows one after the other. Blocks that a step fills
 //! from end to end are therefore written as one long row each, and only what is left slot by slot.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use half::f16;
 
 use crate::error::Error;
 use crate::ops::ForwardBatch;
@@ -68,10 +69,19 @@ impl CacheWrites {
             let together = places.dims2()?;
             let values = rows.index_select(chosen, 0)?.reshape(together)?;
             // Shares the cache's memory: it is contiguous.
-            cache.reshape(((), together.1))?.scatter_set(places, &values, 0)?;
+            cache.reshape(((), together.1))?.scatter_set(places, &kept_as(&values, cache.dtype())?, 0)?;
         }
         Ok(())
     }
+}
+
+/// Numbers as the cache keeps them, rounded to the nearest. A half that would be infinite is the largest one instead, as with
+/// [`hearth_kernels::write_kv`].
+fn kept_as(values: &Tensor, dtype: DType) -> Result<Tensor, Error> {
+    Ok(match dtype {
+        DType::F16 => values.clamp(-f16::MAX.to_f32(), f16::MAX.to_f32())?.to_dtype(dtype)?,
+        _ => values.to_dtype(dtype)?,
+    })
 }
 
 #[cfg(test)]
@@ -90,7 +100,7 @@ mod tests {
         assert_eq!(whole, Writes { rows: (2..10).collect(), places: vec![3, 5] });
         assert_eq!(single, Writes { rows: vec![0, 1, 10, 11], places: vec![30, 31, 36, 4] });
 
-        let cache = Tensor::zeros((10, 4, 1, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let cache = Tensor::zeros((10, 4, 1, 2), DType::F32, &Device::Cpu).unwrap();
         let rows = Tensor::arange(1_f32, 25.0, &Device::Cpu).unwrap().reshape((12, 2)).unwrap();
         CacheWrites::new(&batch, 4, 2, &Device::Cpu).unwrap().write(&cache, &rows).unwrap();
         let written = cache.reshape((40, 2)).unwrap().to_vec2::<f32>().unwrap();

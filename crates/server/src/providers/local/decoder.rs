@@ -1,5 +1,6 @@
 //! Chat and completions of a local decoder: prompts to sequences, the sequences' texts to one stream of events.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use crate::wire::options::{FinishReason, Usage};
 pub(super) async fn chat(engine: &EngineHandle, call: ChatCall) -> Result<Answer, ProviderError> {
     let text = Arc::clone(engine.text());
     let context_length = engine.info().context_length;
-    let prompt = blocking(move || {
+    let prompt = blocking(call.generation.deadline, move || {
         for message in &call.messages {
             check_text_length(&message.content, &text.tokenizer, context_length, "messages")?;
         }
@@ -42,7 +43,7 @@ pub(super) async fn complete(engine: &EngineHandle, call: CompletionCall) -> Res
     let preparing = engine.clone();
     let CompletionCall { prompts, echo, templated, on_overflow, generation } = call;
     let max_tokens = generation.max_tokens;
-    let jobs = blocking(move || {
+    let jobs = blocking(generation.deadline, move || {
         let preparation = Preparation { text: preparing.text(), info: preparing.info(), echo, templated };
         let kept = (on_overflow == OnOverflow::DropBeginning).then(|| preparation.kept_tokens(max_tokens));
         prompts.into_iter().map(|prompt| preparation.job(prompt, kept)).collect::<Result<Vec<_>, _>>()
@@ -150,10 +151,11 @@ fn start(engine: &EngineHandle, jobs: Vec<Job>, generation: &Generation) -> Resu
             // At most some hundred, so the number fits.
             let params = params.for_choice(choice as u32);
             let index = choices.len();
-            choices.push(start_choice(engine, job, (index, total), (params, generation.max_tokens))?);
+            choices.push(start_choice(engine, job, (index, total), params, generation)?);
         }
     }
-    Ok(Answer { choices: total, events: with_usage(stream::select_all(choices), prompt_tokens).boxed() })
+    let events = with_usage(stream::select_all(choices), prompt_tokens, generation.choices);
+    Ok(Answer { choices: total, events: events.boxed() })
 }
 
 type Choice = BoxStream<'static, Result<ChoiceEvent, ProviderError>>;
@@ -161,32 +163,40 @@ type Choice = BoxStream<'static, Result<ChoiceEvent, ProviderError>>;
 /// An event before the usage of the whole answer is known.
 enum ChoiceEvent {
     Text(AnswerEvent),
-    Finished { index: usize, reason: FinishReason, completion_tokens: usize },
+    Finished { index: usize, reason: FinishReason, completion_tokens: usize, cached_tokens: usize },
 }
 
+/// Adds up what was used. A prompt is counted once, however many `choices` it has: what these found of each other was
+/// computed for it, so only what all of them found counts as cached.
 fn with_usage(
     events: impl Stream<Item = Result<ChoiceEvent, ProviderError>>,
     prompt_tokens: usize,
+    choices: usize,
 ) -> impl Stream<Item = Result<AnswerEvent, ProviderError>> {
-    let mut written = 0;
+    let (mut written, mut cached) = (0, BTreeMap::new());
     events.map(move |event| {
         Ok(match event? {
             ChoiceEvent::Text(event) => event,
-            ChoiceEvent::Finished { index, reason, completion_tokens } => {
+            ChoiceEvent::Finished { index, reason, completion_tokens, cached_tokens } => {
                 written += completion_tokens;
-                AnswerEvent::Finished { index, reason, usage: Usage::new(prompt_tokens, written) }
+                let least = cached.entry(index / choices).or_insert(cached_tokens);
+                *least = cached_tokens.min(*least);
+                let usage = Usage::new(prompt_tokens, written).with_cached(cached.values().sum());
+                AnswerEvent::Finished { index, reason, usage }
             }
         })
     })
 }
 
-/// Queues one choice. `(index, total)`: which of how many of the answer. `(params, max_tokens)`: how it is made.
+/// Queues one choice. `(index, total)`: which of how many of the answer. `params` are its own.
 fn start_choice(
     engine: &EngineHandle,
     job: &Job,
     (index, total): (usize, usize),
-    (params, max_tokens): (SamplingParams, usize),
+    params: SamplingParams,
+    generation: &Generation,
 ) -> Result<Choice, ProviderError> {
+    let max_tokens = generation.max_tokens;
     let prompt_logprobs = if job.echo.is_some() { params.logprobs() } else { None };
     let echo = job.echo.clone();
     if max_tokens == 0 && prompt_logprobs.is_none() {
@@ -196,7 +206,7 @@ fn start_choice(
     let stops = params.stop().to_vec();
     let request = GenerationRequest::check(job.tokens.clone(), params, max_tokens, prompt_logprobs, engine.info())
         .map_err(|error| request_error(job.field, &error))?;
-    let generation = engine.submit(request).map_err(|error| choices_error(&error, total))?;
+    let generation = engine.submit(request.until(generation.deadline)).map_err(|error| choices_error(&error, total))?;
     let shown = if prompt_logprobs.is_some() { job.tokens.clone() } else { Vec::new() };
     let text = Arc::clone(engine.text());
     let leading =
@@ -214,7 +224,7 @@ fn start_choice(
 
 fn only_echo(index: usize, echo: Option<String>) -> Vec<Result<ChoiceEvent, ProviderError>> {
     let echo = echo.map(|text| Ok(echo_event(index, text, Vec::new())));
-    let end = ChoiceEvent::Finished { index, reason: FinishReason::Length, completion_tokens: 0 };
+    let end = ChoiceEvent::Finished { index, reason: FinishReason::Length, completion_tokens: 0, cached_tokens: 0 };
     echo.into_iter().chain([Ok(end)]).collect()
 }
 
@@ -246,12 +256,12 @@ impl ChoiceWriter {
                 let tokens = delta.tokens.into_iter().map(token_logprob).collect();
                 ChoiceEvent::Text(AnswerEvent::Delta { index, delta: Delta { text: delta.text, tokens } })
             }
-            TextEvent::Finished { reason, completion_tokens } => {
+            TextEvent::Finished { reason, completion_tokens, cached_tokens } => {
                 let reason = match reason {
                     EngineReason::Stop => FinishReason::Stop,
                     EngineReason::Length => FinishReason::Length,
                 };
-                ChoiceEvent::Finished { index, reason, completion_tokens }
+                ChoiceEvent::Finished { index, reason, completion_tokens, cached_tokens }
             }
         }
     }

@@ -4,16 +4,17 @@ use hearth_engine::serve::EncoderHandle;
 use hearth_engine::text::{SpecialTokens, Tokenizer};
 
 use super::{blocking, engine_error, request_error, submit_error, text_error};
-use crate::providers::{EmbeddingCall, Embeddings, Prompt, ProviderError};
+use crate::providers::{Cut, EmbeddingCall, Embeddings, Prompt, ProviderError};
 
 /// The vectors of all texts. Dropping the future cancels what is not computed yet.
 pub(super) async fn embed(encoder: &EncoderHandle, call: EmbeddingCall) -> Result<Embeddings, ProviderError> {
     check_dimensions(encoder, call.dimensions)?;
-    let tokenizer = encoder.tokenizer().clone();
-    let texts = blocking(move || tokens_of_all(&tokenizer, call)).await?;
+    let most = most_tokens(encoder, call.cut)?;
+    let (tokenizer, deadline) = (encoder.tokenizer().clone(), call.deadline);
+    let texts = blocking(deadline, move || tokens_of_all(&tokenizer, call, most)).await?;
     encoder.check(&texts).map_err(|error| request_error("input", &error))?;
     let prompt_tokens = texts.iter().map(Vec::len).sum();
-    let computing = encoder.submit(texts).map_err(|error| submit_error(&error))?;
+    let computing = encoder.submit_until(texts, deadline).map_err(|error| submit_error(&error))?;
     let vectors = computing.await.map_err(|error| engine_error(&error))?;
     Ok(Embeddings { vectors, prompt_tokens })
 }
@@ -28,7 +29,26 @@ fn check_dimensions(encoder: &EncoderHandle, wanted: Option<usize>) -> Result<()
     }
 }
 
-fn tokens_of_all(tokenizer: &Tokenizer, call: EmbeddingCall) -> Result<Vec<Vec<u32>>, ProviderError> {
+/// After how many tokens a text is cut.
+fn most_tokens(encoder: &EncoderHandle, cut: Option<Cut>) -> Result<usize, ProviderError> {
+    let (tokenizer, context) = (encoder.tokenizer(), encoder.info().context_length);
+    let least = tokenizer.leading_tokens().len() + tokenizer.trailing_tokens().len() + 1;
+    match cut {
+        None => Ok(usize::MAX),
+        Some(Cut::Context) => Ok(context),
+        Some(Cut::Tokens(tokens)) if (least..=context).contains(&tokens) => Ok(tokens),
+        Some(Cut::Tokens(tokens)) => {
+            let message = format!(
+                "`truncate_prompt_tokens` must be -1 or between {least}, a token and those that this model expects around it, \
+                 and {context}, its maximum context length, not {tokens}"
+            );
+            Err(ProviderError::OutOfRange { message, field: "truncate_prompt_tokens".into() })
+        }
+    }
+}
+
+/// The tokens of each text, at most `most`.
+fn tokens_of_all(tokenizer: &Tokenizer, call: EmbeddingCall, most: usize) -> Result<Vec<Vec<u32>>, ProviderError> {
     let instruction = call.instruction.unwrap_or_default();
     let tokens = |input| match input {
         Prompt::Tokens(tokens) => Ok(surrounded(tokenizer, tokens)),
@@ -36,7 +56,18 @@ fn tokens_of_all(tokenizer: &Tokenizer, call: EmbeddingCall) -> Result<Vec<Vec<u
             .encode(&(instruction.clone() + &text), SpecialTokens::Add)
             .map_err(|error| text_error("input", &error)),
     };
-    call.inputs.into_iter().map(tokens).collect()
+    let fitting = |input| tokens(input).map(|tokens| fit(tokenizer, tokens, most));
+    call.inputs.into_iter().map(fitting).collect()
+}
+
+/// At most so many tokens: the end of the text goes, and what the model expects behind every text stays.
+fn fit(tokenizer: &Tokenizer, mut tokens: Vec<u32>, most: usize) -> Vec<u32> {
+    if tokens.len() > most {
+        let trailing = tokenizer.trailing_tokens();
+        tokens.truncate(most.saturating_sub(trailing.len()));
+        tokens.extend_from_slice(trailing);
+    }
+    tokens
 }
 
 /// Token ids with the tokens that the model expects around every text, unless they are there already.

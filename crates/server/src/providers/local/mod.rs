@@ -7,15 +7,17 @@ mod encoder;
 mod reranker;
 mod tokenizer;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_engine::Error;
-use hearth_engine::serve::{LoadedModel, RequestError, SubmitError};
+use hearth_engine::serve::{Health, LoadedModel, RequestError, SubmitError};
 use hearth_engine::text::{TextError, Tokenizer};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use super::{
     Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad, RerankCall,
@@ -96,21 +98,20 @@ impl Provider for LocalProvider {
     }
 
     fn is_alive(&self) -> bool {
-        match &self.model {
-            LoadedModel::Decoder(engine) => engine.is_alive(),
-            LoadedModel::Encoder(encoder) => encoder.is_alive(),
-            LoadedModel::Reranker(reranker) => reranker.is_alive(),
-        }
+        self.model.health() == Health::Alive
     }
 
     fn load(&self) -> Option<ProviderLoad> {
-        let LoadedModel::Decoder(engine) = &self.model else { return None };
-        let load = engine.load();
+        let load = self.model.load();
         Some(ProviderLoad {
             running: load.running,
             waiting: load.waiting,
             blocks_used: load.blocks_used,
+            blocks_cached: load.blocks_cached,
             blocks_total: load.blocks_total,
+            preemptions: load.preemptions,
+            prefix_queried: load.prefixes.queried,
+            prefix_hit: load.prefixes.hit,
         })
     }
 }
@@ -131,16 +132,31 @@ fn template_message(message: &ChatMessage) -> Value {
     value
 }
 
-/// Runs `work` where it may take its time.
+/// Runs `work` where it may take its time, and waits for it until `deadline`.
 async fn blocking<T: Send + 'static>(
+    deadline: Option<Instant>,
     work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
 ) -> Result<T, ProviderError> {
     // As many at a time as there are cores: each may hold a long text and many tokens.
-    static PLACES: LazyLock<Semaphore> =
-        LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
-    let _place = PLACES.acquire().await;
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(ProviderError::Failed(format!("preparing the prompt: {error}"))))
+    static PLACES: LazyLock<Arc<Semaphore>> =
+        LazyLock::new(|| Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))));
+    let done = async {
+        let place = Arc::clone(&PLACES).acquire_owned().await;
+        // Whoever waits may go away: the work goes on to its end, and so holds the place itself.
+        let placed = move || {
+            let _place = place;
+            work()
+        };
+        let done = tokio::task::spawn_blocking(placed).instrument(tracing::info_span!("prepare the prompt")).await;
+        done.unwrap_or_else(|error| Err(ProviderError::Failed(format!("preparing the prompt: {error}"))))
+    };
+    match deadline {
+        None => done.await,
+        Some(deadline) => {
+            let late = |_| Err(ProviderError::Late { begun: false });
+            tokio::time::timeout_at(deadline.into(), done).await.unwrap_or_else(late)
+        }
+    }
 }
 
 /// A failure between text and tokens; `field` is where the text came from.
@@ -189,14 +205,15 @@ fn request_error(field: &str, error: &RequestError) -> ProviderError {
 /// A call that its model does not take now.
 fn submit_error(error: &SubmitError) -> ProviderError {
     match error {
-        SubmitError::QueueFull { .. } => ProviderError::Busy(error.to_string()),
-        SubmitError::Stopped => ProviderError::Stopped(error.to_string()),
+        SubmitError::QueueFull { .. } | SubmitError::TokensFull { .. } => ProviderError::Busy(error.to_string()),
+        SubmitError::Stalled { .. } | SubmitError::Stopped => ProviderError::Stopped(error.to_string()),
     }
 }
 
 fn engine_error(error: &Error) -> ProviderError {
     match error {
         Error::Stopped => ProviderError::Stopped("the model has stopped".into()),
+        Error::Deadline { begun } => ProviderError::Late { begun: *begun },
         _ => ProviderError::Failed(error.to_string()),
     }
 }

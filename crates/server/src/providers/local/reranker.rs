@@ -8,11 +8,11 @@ use crate::providers::{ProviderError, RerankCall, Scores, TooLong};
 
 /// The scores of all documents. Dropping the future cancels what is not computed yet.
 pub(super) async fn rerank(reranker: &RerankerHandle, call: RerankCall) -> Result<Scores, ProviderError> {
-    let (preparing, field) = (reranker.clone(), call.field);
-    let pairs = blocking(move || pairs(&preparing, &call)).await?;
+    let (preparing, field, deadline) = (reranker.clone(), call.field, call.deadline);
+    let pairs = blocking(deadline, move || pairs(&preparing, &call)).await?;
     reranker.check(&pairs).map_err(|error| request_error(field, &error))?;
     let prompt_tokens = pairs.iter().map(|pair| pair.tokens.len()).sum();
-    let computing = reranker.submit(pairs).map_err(|error| submit_error(&error))?;
+    let computing = reranker.submit_until(pairs, deadline).map_err(|error| submit_error(&error))?;
     let logits = computing.await.map_err(|error| engine_error(&error))?;
     Ok(Scores { logits, prompt_tokens })
 }

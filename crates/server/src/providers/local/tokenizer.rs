@@ -37,13 +37,13 @@ pub(super) async fn tokenize(model: &LoadedModel, call: TokenizeCall) -> Result<
         });
         Ok(TokenizedText { tokens: tokens.collect(), context_length })
     };
-    blocking(work).await
+    blocking(None, work).await
 }
 
 /// The text of tokens, special ones included.
 pub(super) async fn detokenize(model: &LoadedModel, tokens: Vec<u32>) -> Result<String, ProviderError> {
     let text = Arc::clone(model.text());
-    blocking(move || {
+    blocking(None, move || {
         check_known(&text, &tokens)?;
         let options = DetokenizerOptions { keep_special: true, continues_text: false };
         let mut detokenizer = Detokenizer::new(&text.tokenizer, options);

@@ -138,7 +138,8 @@ async fn without_the_token_only_life_signs_answer() {
 async fn a_server_is_ready_when_every_announced_model_answers() {
     let app = app();
     app.endpoints().announce("slow").unwrap();
-    assert_eq!(get(&app, "/health/ready").await.status, 503);
+    let ready = get(&app, "/health/ready").await;
+    assert_eq!((ready.status.as_u16(), &ready.json()["endpoints"]), (503, &json!(["slow"])));
     let body = json!({"model": "slow", "messages": [{"role": "user", "content": "x"}]});
     let early = post(&app, BOTH_DIALECTS[1], body.clone()).await;
     let code: &Value = &early.json()["error_code"];

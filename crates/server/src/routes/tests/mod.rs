@@ -20,15 +20,19 @@ use crate::gate::Access;
 use crate::models::Models;
 use crate::serve::{App, Limits, router};
 
-const LIMITS: Limits = Limits { body: 100_000, texts: 4, choices: 32 };
+const LIMITS: Limits = Limits { body: 100_000, texts: 4, choices: 32, request_timeout: None };
 
 /// A server for the local admin with endpoints `chat-model`, `base`, `vectors` and `ranks`.
 fn app() -> App {
     app_for(Access::LocalAdmin)
 }
 
+fn without_endpoints(access: Access) -> App {
+    App::new(access, LIMITS, Models::new(1000, false, None))
+}
+
 fn app_for(access: Access) -> App {
-    let app = App::new(access, LIMITS, Models::new(1000, false, None));
+    let app = without_endpoints(access);
     for (name, task) in [
         ("chat-model", Task::Chat),
         ("base", Task::Completions),
