@@ -40,6 +40,9 @@ pub(super) struct LoadArguments {
     /// be faster [default: 128 on the CPU, 512 elsewhere]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     token_budget: Option<u32>,
+    /// Memory in MiB that models may take together [default: what the device has free]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    memory: Option<u64>,
     /// Load a model even where the sum of what it needs exceeds the memory that is available
     #[arg(long)]
     overcommit: bool,
@@ -51,12 +54,13 @@ pub(super) struct LoadArguments {
 impl LoadArguments {
     /// The engine's options.
     pub(super) fn options(&self) -> LoadOptions {
-        let kv_memory = self.kv_memory.map(|mebibytes| mebibytes << 20);
+        let bytes = |mebibytes: Option<u64>| mebibytes.map(|mebibytes| mebibytes << 20);
         LoadOptions {
             device: self.device,
             quant: self.quant,
             threads: self.threads.map(usize::from),
-            kv_memory,
+            memory: bytes(self.memory),
+            kv_memory: bytes(self.kv_memory),
             kv_type: self.kv_type,
             overcommit: self.overcommit,
             token_budget: self.token_budget.map(|tokens| tokens as usize),
@@ -117,12 +121,13 @@ pub(super) fn shares(models: &[&str], options: &LoadOptions) -> Result<Vec<Optio
     Ok(needs.iter().map(|needs| needs.as_ref().map(share)).collect())
 }
 
-/// Bytes that the device of these options has free.
+/// Bytes that models may take together: what the options say, otherwise what their device has free.
 ///
 /// # Errors
 /// When the device cannot be used, or does not say.
 pub(super) fn free_memory(options: &LoadOptions) -> Result<u64> {
-    Ok(device::memory(&device::open(options.device)?.device)?.available)
+    let device = device::open(options.device)?.device;
+    options.memory.map_or_else(|| Ok(device::memory(&device)?.available), Ok)
 }
 
 /// Gets a model and starts it, unless it is known beforehand that it does not fit into memory.

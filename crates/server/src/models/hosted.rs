@@ -183,8 +183,18 @@ impl Hosted {
         Ok(None)
     }
 
-    /// The model, once it is ready.
-    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, ProviderError> {
+    /// The model, once it is ready; waits for that until `deadline`.
+    pub(super) async fn lease(self: &Arc<Self>, deadline: Option<Instant>) -> Result<Lease, ProviderError> {
+        match deadline {
+            None => self.ready().await,
+            Some(deadline) => {
+                let late = |_| Err(ProviderError::Late { begun: false });
+                tokio::time::timeout_at(deadline.into(), self.ready()).await.unwrap_or_else(late)
+            }
+        }
+    }
+
+    async fn ready(self: &Arc<Self>) -> Result<Lease, ProviderError> {
         let mut waited = false;
         loop {
             let mut changes = self.changed.subscribe();
@@ -198,13 +208,15 @@ impl Hosted {
     }
 
     async fn start(self: &Arc<Self>) -> Result<Ready, LoadFailure> {
-        // The semaphore is never closed.
-        let _turn = self.shared.turn.acquire().await;
         let offered = |bytes| {
             let source = Arc::clone(&self.source);
             blocking(move || source.footprint(bytes))
         };
-        self.shared.make_room(&self.endpoint, offered(0).await?).await?;
+        // Before its turn: fetching its files may take long.
+        let least = offered(0).await?;
+        // The semaphore is never closed.
+        let _turn = self.shared.turn.acquire().await;
+        self.shared.make_room(&self.endpoint, least).await?;
         let granted = offered(self.shared.free()).await?;
         let reservation = self.shared.reserve(self.id, granted.total());
         let reservation = reservation.ok_or_else(|| {
@@ -292,7 +304,7 @@ impl HostedModel {
     /// # Errors
     /// As a request would be refused.
     pub async fn load(&self) -> Result<(), ProviderError> {
-        self.0.lease().await.map(drop)
+        self.0.lease(None).await.map(drop)
     }
 
     /// Why the last load failed, in full.
@@ -356,6 +368,7 @@ impl HostedModel {
         }
     }
 
+    /// How busy the model is; `None` where it is not loaded.
     pub(super) fn load_now(&self) -> Option<ProviderLoad> {
         self.0.provider()?.load()
     }

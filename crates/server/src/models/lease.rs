@@ -9,8 +9,8 @@ use super::HostedModel;
 use super::hosted::{Hosted, Running};
 use crate::endpoints::Task;
 use crate::providers::{
-    Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad, RerankCall,
-    Scores, TokenizeCall, TokenizedText, TokenizerFacts,
+    Answer, AnswerEvent, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad,
+    RerankCall, Scores, TokenizeCall, TokenizedText, TokenizerFacts,
 };
 
 /// A model in use.
@@ -50,13 +50,21 @@ impl Lease {
 
     /// An answer that keeps the model until it is dropped.
     pub(super) fn hold(self, answer: Answer) -> Answer {
-        let (cancelled, seen) = (self.cancelled(), self.running.cancelled.subscribe());
-        let endpoint = self.hosted.endpoint().to_owned();
-        let broken_off = stream::once(async move { *seen.borrow() })
-            .filter_map(move |broken| future::ready(broken.then(|| Err(Self::unloaded(&endpoint)))));
-        let lease = self;
-        let events = answer.events.take_until(Box::pin(cancelled)).chain(broken_off).inspect(move |_| {
-            let _held = &lease;
+        let cancelled = Box::pin(self.cancelled());
+        let begun = (answer.events, cancelled, self, answer.choices);
+        let events = stream::unfold(Some(begun), |held| async move {
+            let (mut events, mut cancelled, lease, unfinished) = held?;
+            let event = tokio::select! {
+                biased;
+                () = &mut cancelled => {
+                    // What is complete already ends as it would have ended.
+                    let broken_off = || Err(Self::unloaded(lease.hosted.endpoint()));
+                    return (unfinished > 0).then(|| (broken_off(), None));
+                }
+                event = events.next() => event?,
+            };
+            let finished = usize::from(matches!(event, Ok(AnswerEvent::Finished { .. })));
+            Some((event, Some((events, cancelled, lease, unfinished.saturating_sub(finished)))))
         });
         Answer { choices: answer.choices, events: events.boxed() }
     }
@@ -79,7 +87,7 @@ impl Provider for HostedModel {
 
     fn chat(&self, call: ChatCall) -> BoxFuture<'_, Result<Answer, ProviderError>> {
         async move {
-            let lease = self.0.lease().await?;
+            let lease = self.0.lease(call.generation.deadline).await?;
             let answer = lease.run(lease.running.provider.chat(call)).await?;
             Ok(lease.hold(answer))
         }
@@ -88,7 +96,7 @@ impl Provider for HostedModel {
 
     fn complete(&self, call: CompletionCall) -> BoxFuture<'_, Result<Answer, ProviderError>> {
         async move {
-            let lease = self.0.lease().await?;
+            let lease = self.0.lease(call.generation.deadline).await?;
             let answer = lease.run(lease.running.provider.complete(call)).await?;
             Ok(lease.hold(answer))
         }
@@ -97,7 +105,7 @@ impl Provider for HostedModel {
 
     fn embed(&self, call: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>> {
         async move {
-            let lease = self.0.lease().await?;
+            let lease = self.0.lease(call.deadline).await?;
             lease.run(lease.running.provider.embed(call)).await
         }
         .boxed()
@@ -105,7 +113,7 @@ impl Provider for HostedModel {
 
     fn rerank(&self, call: RerankCall) -> BoxFuture<'_, Result<Scores, ProviderError>> {
         async move {
-            let lease = self.0.lease().await?;
+            let lease = self.0.lease(call.deadline).await?;
             lease.run(lease.running.provider.rerank(call)).await
         }
         .boxed()
@@ -113,7 +121,7 @@ impl Provider for HostedModel {
 
     fn tokenize(&self, call: TokenizeCall) -> BoxFuture<'_, Result<TokenizedText, ProviderError>> {
         async move {
-            let lease = self.0.lease().await?;
+            let lease = self.0.lease(None).await?;
             lease.run(lease.running.provider.tokenize(call)).await
         }
         .boxed()
@@ -121,7 +129,7 @@ impl Provider for HostedModel {
 
     fn detokenize(&self, tokens: Vec<u32>) -> BoxFuture<'_, Result<String, ProviderError>> {
         async move {
-            let lease = self.0.lease().await?;
+            let lease = self.0.lease(None).await?;
             lease.run(lease.running.provider.detokenize(tokens)).await
         }
         .boxed()
@@ -129,7 +137,7 @@ impl Provider for HostedModel {
 
     fn tokenizer(&self) -> BoxFuture<'_, Result<TokenizerFacts, ProviderError>> {
         async move {
-            let lease = self.0.lease().await?;
+            let lease = self.0.lease(None).await?;
             lease.run(lease.running.provider.tokenizer()).await
         }
         .boxed()

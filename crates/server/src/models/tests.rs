@@ -7,7 +7,8 @@ use futures::{FutureExt, StreamExt, stream};
 
 use super::*;
 use crate::endpoints::Task;
-use crate::providers::{Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, RerankCall, Scores};
+use crate::providers::{Answer, AnswerEvent, ChatCall, CompletionCall, EmbeddingCall, Embeddings, RerankCall, Scores};
+use crate::wire::options::{FinishReason, Usage};
 
 /// A model of so many bytes.
 struct Fake {
@@ -139,7 +140,7 @@ async fn neither_a_model_in_use_nor_one_of_the_start_makes_room() {
     let kept = models.host("kept", fake(40).0, Residence::Kept);
     kept.load().await.unwrap();
     let used = host(&models, "used", 40);
-    let lease = used.0.lease().await.unwrap();
+    let lease = used.0.lease(None).await.unwrap();
     let late = host(&models, "late", 40);
     let told = late.load().await.unwrap_err();
     assert!(matches!(&told, ProviderError::Stopped(text) if text.contains("20 B are available")), "{told}");
@@ -152,7 +153,7 @@ async fn neither_a_model_in_use_nor_one_of_the_start_makes_room() {
 async fn unloading_waits_for_answers_or_breaks_them_off() {
     let models = Models::new(100, false, None);
     let model = host(&models, "one", 10);
-    let lease = model.0.lease().await.unwrap();
+    let lease = model.0.lease(None).await.unwrap();
     let (unloading, ending) =
         tokio::join!(tokio::time::timeout(Duration::from_millis(20), model.unload(false)), async {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -183,4 +184,36 @@ async fn what_nobody_uses_goes_after_a_while_unless_it_is_of_the_start() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!((state(&kept), models.memory().0), (ModelState::Ready, 10));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_load_goes_at_its_deadline_and_the_load_goes_on() {
+    let models = Models::new(100, false, None);
+    let model = host(&models, "one", 10);
+    let told = model.0.lease(Some(Instant::now() + Duration::from_millis(1))).await.err();
+    assert!(matches!(told, Some(ProviderError::Late { begun: false })), "{told:?}");
+    while state(&model) != ModelState::Ready {
+        assert_eq!(state(&model), ModelState::Loading);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(model.status().loads, 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_complete_is_not_broken_off() {
+    let models = Models::new(100, false, None);
+    let model = host(&models, "one", 10);
+    let lease = model.0.lease(None).await.unwrap();
+    let (reason, usage) = (FinishReason::Stop, Usage::new(1, 1));
+    let finished = stream::iter([Ok(AnswerEvent::Finished { index: 0, reason, usage })]).chain(stream::pending());
+    let mut answer = lease.hold(Answer { choices: 1, events: finished.boxed() });
+    assert!(matches!(answer.events.next().await, Some(Ok(AnswerEvent::Finished { .. }))));
+    let end = async {
+        let event = answer.events.next().await;
+        drop(answer);
+        event
+    };
+    let (unloaded, event) = tokio::join!(model.unload(true), end);
+    unloaded.unwrap();
+    assert!(event.is_none());
 }

@@ -1,5 +1,6 @@
 //! The whole router against a provider that follows a script.
 
+mod admin;
 mod answers;
 mod around;
 mod fake;
