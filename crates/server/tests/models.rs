@@ -86,7 +86,7 @@ fn an_idle_model_makes_room_and_one_that_can_never_fit_is_refused_with_the_sum()
     let (status, refused) = complete(&server, "large")?;
     let message = refused["error"]["message"].as_str().context("a message")?;
     assert_eq!((status, &refused["error"]["code"]), (507, &json!("insufficient_memory")));
-    assert!(message.contains("weights") && message.contains("20.0 MiB are available"), "{message}");
+    assert!(message.contains("weights") && message.contains("21.0 MB are available"), "{message}");
     Ok(())
 }
 

@@ -95,6 +95,14 @@ struct Ready {
     reservation: Reservation,
 }
 
+/// What is left to do for a model that is being unloaded.
+struct Ending {
+    /// Whether its thread has ended.
+    departed: Box<dyn Fn() -> bool + Send + Sync>,
+    released: oneshot::Receiver<()>,
+    reservation: Reservation,
+}
+
 /// A model that answers; everyone who uses it holds this.
 pub(super) struct Running {
     pub(super) provider: Arc<dyn Provider>,
@@ -255,7 +263,7 @@ async fn load(hosted: Arc<Hosted>) {
 
 /// Unloads a model that nobody has used for so long.
 pub(super) async fn unload_if_idle(hosted: &Arc<Hosted>, idle: Duration) {
-    let ready = {
+    let ending = {
         let mut state = lock(&hosted.state);
         let used = lock(&hosted.last_used).is_some_and(|used| used.elapsed() < idle);
         match &*state {
@@ -263,17 +271,17 @@ pub(super) async fn unload_if_idle(hosted: &Arc<Hosted>, idle: Duration) {
             _ => None,
         }
     };
-    if let Some(ready) = ready {
-        finish(Arc::clone(hosted), ready).await;
+    if let Some(ending) = ending {
+        finish(Arc::clone(hosted), ending).await;
     }
 }
 
 /// Takes a ready model out of the state, which is `Unloading` then.
-fn take(state: &mut State) -> Option<Ready> {
+fn take(state: &mut State) -> Option<Ending> {
     match mem::replace(state, State::Unloaded) {
-        State::Ready(ready) => {
-            *state = State::Unloading(Arc::downgrade(&ready.running));
-            Some(ready)
+        State::Ready(Ready { running, released, reservation }) => {
+            *state = State::Unloading(Arc::downgrade(&running));
+            Some(Ending { departed: running.provider.departure(), released, reservation })
         }
         other => {
             *state = other;
@@ -283,11 +291,8 @@ fn take(state: &mut State) -> Option<Ready> {
 }
 
 /// Waits until nobody uses the model and its thread has ended, and gives its memory back.
-async fn finish(hosted: Arc<Hosted>, ready: Ready) {
-    let Ready { running, released, reservation } = ready;
-    let departed = running.provider.departure();
-    drop(running);
-    hosted.changed.send_replace(());
+async fn finish(hosted: Arc<Hosted>, ending: Ending) {
+    let Ending { departed, released, reservation } = ending;
     // The sender is dropped and sends nothing.
     let _ = released.await;
     while !departed() {
@@ -333,9 +338,9 @@ impl HostedModel {
                 State::Ready(_) | State::Unloading(_) => take(&mut state),
             }
         };
-        if let Some(ready) = taken {
+        if let Some(ending) = taken {
             // A task of its own: it is finished though nobody waits for it any more.
-            tokio::spawn(finish(Arc::clone(&self.0), ready));
+            tokio::spawn(finish(Arc::clone(&self.0), ending));
         }
         while matches!(&*lock(&self.0.state), State::Unloading(_)) {
             // The sender is in `self` and cannot be gone.
