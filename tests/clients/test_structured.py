@@ -166,7 +166,8 @@ def test_completions_have_forms_too(client, server):
         assert all(logprob < 0 for logprob in choice.logprobs.token_logprobs)
     tokens = sum(len(choice.logprobs.tokens) for choice in answer.choices)
     assert answer.usage.completion_tokens == tokens
-    choice = client.completions.create(response_format={"type": "json_object"}, **fields | {"max_tokens": 1}).choices[0]
+    json_mode = {"extra_body": {"response_format": {"type": "json_object"}}, "max_tokens": 1}
+    choice = client.completions.create(**fields | json_mode).choices[0]
     assert choice.finish_reason == "length" and choice.text == "{"
 
 
