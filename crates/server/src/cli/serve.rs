@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use hearth::connections::within_open_files;
+use hearth::connections::{self, within_open_files};
 use hearth::endpoints::Endpoint;
 use hearth::providers::local::LocalProvider;
 use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
 use hearth_engine::serve::LoadOptions;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
@@ -71,7 +70,7 @@ async fn listen(arguments: &Arguments) -> Result<()> {
         app.endpoints().announce(name)?;
     }
     let listener =
-        TcpListener::bind(config.address).await.with_context(|| format!("cannot listen on {}", config.address))?;
+        connections::listen(config.address).with_context(|| format!("cannot listen on {}", config.address))?;
     say(format_args!("listening on http://{}", listener.local_addr()?));
     let loading = load_all(&app, models, arguments);
     let drain = Duration::from_secs(arguments.drain_timeout);

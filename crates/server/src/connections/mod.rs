@@ -10,6 +10,7 @@ mod socket;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -41,6 +42,21 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long connections get to pass on what is written when everything is over.
 const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// Newcomers that may wait to be accepted; beyond that the system lets them try again after a second. It may allow fewer.
+const NEWCOMERS: u32 = 4096;
+
+/// Listens on `address`.
+///
+/// # Errors
+/// When the system says no, as where somebody else listens there.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of a server that has just ended do not keep the next one from its address.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(NEWCOMERS)
+}
 
 /// Raises the process's limit on open files as far as it goes, and gives the number of connections, `wanted` or fewer,
 /// that find place under it.
