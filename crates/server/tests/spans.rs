@@ -31,16 +31,16 @@ fn taken(mut stream: TcpStream) -> Result<(String, Vec<u8>)> {
     Ok((head, body))
 }
 
-/// What protocol buffers write of a text: its length, and its bytes.
+/// What protocol buffers write of a short text: its length, and its bytes.
 fn has(body: &[u8], text: &str) -> bool {
-    let mut sought = vec![u8::try_from(text.len()).expect("a short text")];
+    let mut sought = vec![text.len() as u8];
     sought.extend(text.bytes());
     body.windows(sought.len()).any(|window| window == sought)
 }
 
 /// An attribute with a number: key (field 1) and value (field 2, of it field 3).
 fn has_number(body: &[u8], key: &str, number: u8) -> bool {
-    let mut sought = vec![0x0a, u8::try_from(key.len()).expect("a short key")];
+    let mut sought = vec![0x0a, key.len() as u8];
     sought.extend(key.bytes());
     sought.extend([0x12, 2, 0x18, number]);
     body.windows(sought.len()).any(|window| window == sought)
