@@ -1,7 +1,8 @@
 """The server under test, and the unmodified clients pointed at it.
 
 The server must be running. It is named by HEARTH_URL (such as http://127.0.0.1:8080), its endpoints by
-HEARTH_CHAT_MODEL, HEARTH_EMBEDDING_MODEL and HEARTH_RERANK_MODEL, which is the only reranker. Nothing is skipped for want of them: without a server the run fails.
+HEARTH_CHAT_MODEL, HEARTH_RANDOM_MODEL (another chat model; a tiny one of random weights keeps the suite quick),
+HEARTH_EMBEDDING_MODEL and HEARTH_RERANK_MODEL, which is the only reranker. Nothing is skipped for want of them: without a server the run fails.
 """
 
 import os
@@ -21,13 +22,15 @@ TOKEN = os.environ.get("HEARTH_TOKEN", "x")
 class Server:
     url: str
     chat_model: str
+    random_model: str
     embedding_model: str
     rerank_model: str
 
 
 @pytest.fixture(scope="session")
 def server() -> Server:
-    wanted = ("HEARTH_URL", "HEARTH_CHAT_MODEL", "HEARTH_EMBEDDING_MODEL", "HEARTH_RERANK_MODEL")
+    models = ("CHAT", "RANDOM", "EMBEDDING", "RERANK")
+    wanted = ("HEARTH_URL", *(f"HEARTH_{model}_MODEL" for model in models))
     missing = [name for name in wanted if not os.environ.get(name)]
     if missing:
         pytest.fail(f"set {', '.join(missing)}: these tests need a running server", pytrace=False)

@@ -110,7 +110,7 @@ async fn smollm2_is_faithful_to_its_weights(arithmetic: Arithmetic) -> Result<()
 }
 
 /// The types of a cache, each with the largest mean KL divergence from f32 that is stated in `benchmarks/kv-types.md`.
-const KV_TYPES: [(KvType, f64); 3] = [(KvType::F16, 1e-6), (KvType::Bf16, 1e-4), (KvType::Q8_0, 1e-4)];
+const KV_TYPES: [(KvType, f64); 3] = [(KvType::F16, 2e-6), (KvType::Bf16, 1e-4), (KvType::Q8_0, 2e-3)];
 
 async fn smollm2_is_near_itself_with_every_type_of_cache(arithmetic: Arithmetic) -> Result<()> {
     /// Alternatives of a token: nearly the whole distribution.

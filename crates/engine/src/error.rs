@@ -63,6 +63,9 @@ pub enum Error {
     /// The sampler could not choose a token.
     #[error("sampling: {0}")]
     Sample(#[from] hearth_sampler::SampleError),
+    /// The answer cannot go on by its grammar.
+    #[error(transparent)]
+    Grammar(#[from] crate::text::grammar::GrammarError),
     /// A step of the model failed or panicked; the requests in it failed and the engine went on.
     #[error("a model step failed: {0}")]
     Step(String),

@@ -19,7 +19,8 @@ fn unmodified_clients_get_what_they_expect() -> Result<()> {
     };
     let (chat, embedding) = ("smollm2-135m-instruct", "all-minilm-l6-v2");
     let reranker = format!("tiny-reranker={}", checkpoint("bert-reranker").path.display());
-    let models = [place(chat, "llama-linear-f32"), place(embedding, "bert-mean"), reranker];
+    let random = format!("talker={}", checkpoint("llama-linear-f32").path.display());
+    let models = [place(chat, "llama-linear-f32"), random, place(embedding, "bert-mean"), reranker];
     let arguments: Vec<&str> = models.iter().flat_map(|model| ["--model", model]).collect();
     let server = ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &arguments)?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -29,6 +30,7 @@ fn unmodified_clients_get_what_they_expect() -> Result<()> {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("HEARTH_URL", server.url())
         .env("HEARTH_CHAT_MODEL", chat)
+        .env("HEARTH_RANDOM_MODEL", "talker")
         .env("HEARTH_EMBEDDING_MODEL", embedding)
         .env("HEARTH_RERANK_MODEL", "tiny-reranker")
         .status()

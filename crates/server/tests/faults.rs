@@ -170,14 +170,18 @@ async fn a_failure_within_a_stream_is_an_event() -> Result<()> {
 async fn a_deadline_ends_what_runs_and_what_waits() -> Result<()> {
     let options = LoadOptions { max_sequences: 1, ..options() };
     let server = Server::start("llama-linear-f32", Duration::from_millis(500), options)?;
-    server.faults.slow_down(Duration::from_millis(10));
+    // The first does not end before the time of both is over, so that the second's turn never comes.
+    let (release, hang) = channel();
+    server.faults.set(Fault::Hang(hang));
     let late = |stream: bool| server.complete(450, json!({"stream": stream}));
     let waiting = async {
-        server.wait_for("the first", |server| server.model.load().running == 1).await?;
+        server.wait_for("the first", |server| server.faults.steps() == 1).await?;
         server.post("/serving-endpoints/completions", &asked(450, json!({}))).await
     };
     let (running, waiting) = tokio::join!(late(false), waiting);
     let (running, waiting) = (running?, waiting?);
+    release.send(())?;
+    server.faults.slow_down(Duration::from_millis(10));
     assert_eq!((running.status, &running.json()?["error"]["type"]), (504, &json!("timeout_error")));
     assert_eq!((waiting.status, waiting.header("retry-after")), (503, Some("2")), "{}", waiting.body);
     assert_eq!(waiting.json()?["error_code"], "TEMPORARILY_UNAVAILABLE");

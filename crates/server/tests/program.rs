@@ -44,6 +44,23 @@ fn run_prints_the_answer_and_nothing_else() -> Result<()> {
 }
 
 #[test]
+fn run_answers_with_json_of_a_schema() -> Result<()> {
+    let (model, file) = (path("llama-linear-f32"), tempfile::NamedTempFile::new()?);
+    let schema = file.path().display().to_string();
+    let arguments = ["run", model.as_str(), "rain", "--json-schema", schema.as_str()];
+    std::fs::write(
+        &file,
+        json!({"type": "object", "properties": {"wet": {"type": "boolean"}}, "required": ["wet"]}).to_string(),
+    )?;
+    let answer: Value = serde_json::from_str(&stdout(&arguments)?)?;
+    assert!(answer["wet"].is_boolean(), "{answer}");
+    std::fs::write(&file, json!({"not": {"type": "null"}}).to_string())?;
+    let refusal = error(&arguments)?;
+    assert!(refusal.contains(&schema) && refusal.contains("the keyword `not` is not supported"), "{refusal}");
+    Ok(())
+}
+
+#[test]
 fn embed_prints_one_array_a_line() -> Result<()> {
     let lines = stdout(&["embed", &path("bert-mean"), "rain", "hills and a river", "rain"])?;
     let vectors: Vec<Vec<f32>> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use hearth_sampler::{Sampled, Sampler, TokenHistory, TokenLogprobs, token_logprobs};
+use hearth_sampler::{Sampled, Sampler, TokenHistory, TokenLogprobs, TokenMask, token_logprobs};
 
 use super::engine::EventSender;
 use super::handle::Place;
@@ -13,6 +13,7 @@ use super::{FinishReason, GenerationEvent, GenerationRequest};
 use crate::error::Error;
 use crate::run::Logits;
 use crate::schedule::{Advance, Sequence};
+use crate::text::grammar::GrammarState;
 
 /// A request on its way to the engine's thread, with all that belongs to it.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(super) struct Active {
     history: TokenHistory,
     max_tokens: usize,
     ends_at_end_tokens: bool,
+    grammar: Option<GrammarState>,
     events: EventSender,
     begun: Arc<AtomicBool>,
     /// Whether that it runs has been told.
@@ -77,6 +79,7 @@ impl Active {
             history: TokenHistory::new(&request.prompt),
             max_tokens: request.max_tokens,
             ends_at_end_tokens: !request.params.ignore_eos(),
+            grammar: request.grammar.map(|grammar| grammar.start()),
             sampler: Sampler::new(request.params, end_tokens),
             events,
             begun,
@@ -107,7 +110,8 @@ impl Active {
             return Ok(None);
         }
         let row = logits.row(first_row + rows_before)?;
-        Ok(Some(self.sampler.sample(row, &self.history, None)?))
+        let mask = self.grammar.as_mut().map(GrammarState::mask).transpose()?;
+        Ok(Some(self.sampler.sample(row, &self.history, mask.map(|mask| mask as &dyn TokenMask))?))
     }
 
     /// Collects the log-probabilities of the prompt's tokens that this advance predicts, and sends them with the last.
@@ -141,14 +145,19 @@ impl Active {
     }
 
     /// Takes what was sampled and passes it on. Returns why the sequence ends, if it does.
-    pub(super) fn take(&mut self, sampled: Option<Sampled>, end_tokens: &[u32]) -> Option<FinishReason> {
-        let Some(sampled) = sampled else { return Some(FinishReason::Length) };
-        if self.ends_at_end_tokens && end_tokens.contains(&sampled.token) {
-            return Some(FinishReason::Stop);
+    pub(super) fn take(&mut self, sampled: Option<Sampled>, end_tokens: &[u32]) -> Option<Result<FinishReason, Error>> {
+        let Some(sampled) = sampled else { return Some(Ok(FinishReason::Length)) };
+        let token = sampled.token;
+        if self.ends_at_end_tokens && end_tokens.contains(&token) {
+            return Some(Ok(FinishReason::Stop));
         }
-        self.history.push(sampled.token);
+        self.history.push(token);
         self.send(GenerationEvent::Token(sampled));
-        (self.history.generated() >= self.max_tokens).then_some(FinishReason::Length)
+        match self.grammar.as_mut().map(|grammar| grammar.commit(token)) {
+            Some(Ok(true)) => Some(Ok(FinishReason::Complete)),
+            Some(Err(error)) => Some(Err(error.into())),
+            _ => (self.history.generated() >= self.max_tokens).then_some(Ok(FinishReason::Length)),
+        }
     }
 
     /// Sends the last event. Its place is free when it arrives.

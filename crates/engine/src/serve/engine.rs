@@ -178,7 +178,7 @@ impl Engine {
         }
         let ended = match sampled {
             Ok(None) if !advance.samples => None,
-            Ok(sampled) => active.take(sampled, &self.end_tokens).map(Ok),
+            Ok(sampled) => active.take(sampled, &self.end_tokens),
             Err(error) => Some(Err(error)),
         };
         if let Some(end) = ended {

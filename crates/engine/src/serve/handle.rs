@@ -18,6 +18,7 @@ use crate::ids::SeqId;
 use crate::run::Runner;
 use crate::schedule::{PrefixCounts, Scheduler};
 use crate::text::ModelText;
+use crate::text::grammar::Grammars;
 
 /// Why a request was not taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -180,6 +181,7 @@ pub struct EngineHandle {
 struct Shared {
     info: ModelInfo,
     text: Arc<ModelText>,
+    grammars: Grammars,
     gauges: Arc<LoadGauges>,
     next_id: AtomicU64,
     limit: usize,
@@ -206,7 +208,8 @@ impl EngineHandle {
             engine.run(&receiver);
         };
         thread.spawn(run).map_err(EngineError::Thread)?;
-        let shared = Shared { info, text, gauges, next_id: AtomicU64::new(0), limit: terms.limit, blocks };
+        let grammars = Grammars::new(text.tokenizer.clone(), text.end_tokens.clone());
+        let shared = Shared { info, text, grammars, gauges, next_id: AtomicU64::new(0), limit: terms.limit, blocks };
         Ok(Self { shared: Arc::new(shared), commands })
     }
 
@@ -220,6 +223,12 @@ impl EngineHandle {
     #[must_use]
     pub fn text(&self) -> &Arc<ModelText> {
         &self.shared.text
+    }
+
+    /// What answers can be held to.
+    #[must_use]
+    pub fn grammars(&self) -> &Grammars {
+        &self.shared.grammars
     }
 
     /// Queues a request. Never blocks.

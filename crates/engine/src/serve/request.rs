@@ -1,11 +1,13 @@
 //! A checked request. The engine takes no other.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use hearth_sampler::SamplingParams;
 use thiserror::Error;
 
 use super::ModelInfo;
+use crate::text::grammar::Grammar;
 
 /// Why a request cannot be run by this model.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -64,6 +66,7 @@ pub struct GenerationRequest {
     pub(super) max_tokens: usize,
     pub(super) prompt_logprobs: Option<u8>,
     pub(super) deadline: Option<Instant>,
+    pub(super) grammar: Option<Arc<Grammar>>,
 }
 
 impl GenerationRequest {
@@ -92,7 +95,14 @@ impl GenerationRequest {
             let (prompt_tokens, context_length) = (prompt.len(), info.context_length);
             return Err(RequestError::ContextLength { prompt_tokens, context_length });
         }
-        Ok(Self { prompt, params, max_tokens: max_tokens.min(room), prompt_logprobs, deadline: None })
+        Ok(Self { prompt, params, max_tokens: max_tokens.min(room), prompt_logprobs, deadline: None, grammar: None })
+    }
+
+    /// The answer is one of this grammar's texts, unless `max_tokens` cuts it. The grammar must be of the same model. It has
+    /// the last word on where the answer ends, before `ignore_eos` and `min_tokens`.
+    #[must_use]
+    pub fn with_grammar(self, grammar: Option<Arc<Grammar>>) -> Self {
+        Self { grammar, ..self }
     }
 
     /// The same request, which fails with [`Error::Deadline`] where it is not complete then.

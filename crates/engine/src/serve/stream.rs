@@ -18,6 +18,8 @@ use crate::ids::SeqId;
 pub enum FinishReason {
     /// The model ended it, or a stop string was found.
     Stop,
+    /// Its grammar allows nothing more.
+    Complete,
     /// It reached `max_tokens` or the end of the context.
     Length,
 }

@@ -7,6 +7,7 @@ mod detokenizer;
 mod error;
 mod folder;
 mod gguf_vocabulary;
+pub mod grammar;
 mod pair;
 mod pipeline;
 mod python_format;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use hearth_engine::serve::{EngineHandle, GenerationRequest, TextEvent, TextOptions, TextStream};
+use hearth_engine::text::grammar::{AnswerStart, Grammar, GrammarSource};
 use hearth_engine::text::{Conversation, ModelText, SpecialTokens, TextError};
 use hearth_sampler::SamplingRequest;
 use serde_json::Value;
@@ -18,6 +19,7 @@ pub(super) struct Answerer {
     engine: EngineHandle,
     sampling: SamplingRequest,
     max_tokens: usize,
+    grammar: Option<Arc<Grammar>>,
     runtime: Runtime,
 }
 
@@ -26,7 +28,17 @@ impl Answerer {
     /// When the system gives no thread.
     pub(super) fn new(engine: EngineHandle, sampling: SamplingRequest, max_tokens: usize) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { engine, sampling, max_tokens, runtime })
+        Ok(Self { engine, sampling, max_tokens, grammar: None, runtime })
+    }
+
+    /// Holds every answer to that.
+    ///
+    /// # Errors
+    /// When it cannot be compiled.
+    pub(super) fn hold_to(&mut self, source: &GrammarSource) -> Result<()> {
+        let begins = if continues_text(self.engine.text()) { AnswerStart::Continued } else { AnswerStart::Anew };
+        self.grammar = Some(self.engine.grammars().compile(source, begins)?);
+        Ok(())
     }
 
     /// Streams the answer to stdout, ended by a line feed, and returns it. Ctrl-C ends it early.
@@ -41,8 +53,8 @@ impl Answerer {
         let params = self.sampling.clone().check(info.vocab_size, RandomState::new().hash_one(0))?;
         let stops = params.stop().to_vec();
         let request = GenerationRequest::check(prompt, params, self.max_tokens, None, info)?;
-        let generation = self.engine.submit(request)?;
-        let continues_text = text.template.is_none();
+        let generation = self.engine.submit(request.with_grammar(self.grammar.clone()))?;
+        let continues_text = continues_text(&text);
         let options = TextOptions { stops: &stops, continues_text, ..TextOptions::default() };
         let mut stream = TextStream::new(generation, text, options);
         self.runtime.block_on(async {
@@ -71,6 +83,11 @@ impl Answerer {
             }
         })
     }
+}
+
+/// Whether an answer goes on from the prompt's text.
+fn continues_text(text: &ModelText) -> bool {
+    text.template.is_none()
 }
 
 /// The conversation through the model's template. A model without one continues the messages' text as it stands.

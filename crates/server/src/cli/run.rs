@@ -1,9 +1,12 @@
 //! `hearth run`: one answer, or a chat at the terminal.
 
+use std::fs;
 use std::io::{IsTerminal, Read, stdin};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use hearth_engine::serve::EngineHandle;
+use hearth_engine::text::grammar::GrammarSource;
 use hearth_sampler::SamplingRequest;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -23,6 +26,9 @@ pub(super) struct Arguments {
     /// The system message
     #[arg(long)]
     system: Option<String>,
+    /// Answer with JSON that the schema in this file allows
+    #[arg(long, value_name = "FILE")]
+    json_schema: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArguments,
     #[command(flatten)]
@@ -85,6 +91,10 @@ impl SamplingArguments {
 pub(super) fn main(arguments: &Arguments) -> Result<()> {
     let engine = load_decoder(&arguments.model, &arguments.load.options())?;
     let mut answerer = Answerer::new(engine.clone(), arguments.sampling.request(), arguments.sampling.max_tokens)?;
+    if let Some(file) = &arguments.json_schema {
+        let name = file.display();
+        answerer.hold_to(&schema(file)?).with_context(|| format!("{name} cannot be honoured"))?;
+    }
     let mut messages: Vec<Value> = Vec::new();
     if let Some(system) = &arguments.system {
         messages.push(json!({"role": "system", "content": system}));
@@ -108,6 +118,13 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
         }
         None => chat(&engine, &mut answerer, messages),
     }
+}
+
+fn schema(file: &Path) -> Result<GrammarSource> {
+    let name = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
+    let schema = serde_json::from_str(&text).with_context(|| format!("{name} is no JSON"))?;
+    Ok(GrammarSource::JsonSchema { schema, strict: true })
 }
 
 /// Reads lines and answers them until the input ends. Ctrl-C stops an answer, not the program.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use hearth_engine::text::grammar::GrammarSource;
 use hearth_sampler::SamplingRequest;
 use serde_json::Value;
 
@@ -18,6 +19,17 @@ pub struct Generation {
     pub choices: usize,
     /// When the answer has to be complete.
     pub deadline: Option<Instant>,
+    /// What each answer must look like.
+    pub grammar: Option<AskedGrammar>,
+}
+
+/// A grammar, and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AskedGrammar {
+    /// The field of the request.
+    pub field: &'static str,
+    /// The grammar; whether it can be compiled is the model's to say.
+    pub source: GrammarSource,
 }
 
 /// A conversation to answer.

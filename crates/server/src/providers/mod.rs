@@ -14,8 +14,8 @@ pub use answer::{
     VocabularyToken,
 };
 pub use call::{
-    ChatCall, CompletionCall, ConversationEnd, Cut, EmbeddingCall, Generation, OnOverflow, Prompt, RerankCall,
-    TokenizeCall, TooLong,
+    AskedGrammar, ChatCall, CompletionCall, ConversationEnd, Cut, EmbeddingCall, Generation, OnOverflow, Prompt,
+    RerankCall, TokenizeCall, TooLong,
 };
 
 use crate::endpoints::Task;

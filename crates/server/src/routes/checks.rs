@@ -51,7 +51,7 @@ pub(super) fn chat_generation(
     let choices = count("n", output.n, 1)?;
     let logprobs = wanted.then(|| fields.top_logprobs.unwrap_or(0));
     let sampling = SamplingRequest { logprobs, ..sampling_request(sampling)? };
-    Ok(Generation { sampling, max_tokens, choices, deadline: limits.deadline() })
+    Ok(Generation { sampling, max_tokens, choices, deadline: limits.deadline(), grammar: None })
 }
 
 /// What to complete, how many of the answers to return, and whether they carry log probabilities.
@@ -99,7 +99,7 @@ pub(super) fn completion(
         echo,
         templated,
         on_overflow: if truncate { OnOverflow::DropBeginning } else { OnOverflow::Refuse },
-        generation: Generation { sampling, max_tokens, choices, deadline: limits.deadline() },
+        generation: Generation { sampling, max_tokens, choices, deadline: limits.deadline(), grammar: None },
     };
     let suffix = fields.suffix.unwrap_or_default();
     Ok(CheckedCompletion { call, returned, logprobs: fields.logprobs.is_some(), suffix })
@@ -327,13 +327,11 @@ mod tests {
 
     #[test]
     fn fields_that_come_later_are_refused_unless_they_ask_for_nothing() {
-        let nothing =
-            json!({"tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "functions": null});
+        let nothing = json!({"tools": [], "tool_choice": "none", "functions": null});
         assert!(chat(nothing).is_ok());
         for (field, value) in [
             ("tools", json!([{"type": "function"}])),
             ("tool_choice", json!("auto")),
-            ("response_format", json!({"type": "json_object"})),
             ("reasoning_effort", json!("low")),
         ] {
             let error = chat(json!({field: value})).unwrap_err();

@@ -7,11 +7,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use indexmap::IndexMap;
 
-use super::checks;
 use super::collect::{Collected, CollectedChoice, collect};
 use super::extract::JsonBody;
 use super::identity::{Identity, Spelling, record, served_by};
 use super::stream::{self, Chunks};
+use super::{checks, grammar};
 use crate::endpoints::Task;
 use crate::error::ApiError;
 use crate::gate::{Allowed, Principal, Query};
@@ -40,7 +40,9 @@ pub(super) async fn answer(
     let request = CompletionRequest::read(fields)?;
     record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
-    let checked = checks::completion(request.completion, request.sampling, &request.output, app.limits())?;
+    let grammar = grammar::checked(request.grammar, &request.sampling)?;
+    let mut checked = checks::completion(request.completion, request.sampling, &request.output, app.limits())?;
+    checked.call.generation.grammar = grammar;
     let generated = checked.call.generation.choices;
     checks::check_choices(checked.call.prompts.len(), generated, app.limits())?;
 

@@ -11,6 +11,7 @@ mod completions;
 mod conversation;
 mod embeddings;
 mod extract;
+mod grammar;
 mod health;
 mod identity;
 mod invocations;

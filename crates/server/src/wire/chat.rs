@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::grammar::GrammarFields;
 use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields};
 use super::{FieldError, JsonObject, later, read};
 
@@ -13,6 +14,8 @@ pub struct ChatRequest {
     pub chat: ChatFields,
     /// How tokens are chosen.
     pub sampling: SamplingFields,
+    /// What the answer must look like.
+    pub grammar: GrammarFields,
     /// How the answer is delivered.
     pub output: OutputFields,
     /// What changes nothing.
@@ -26,6 +29,7 @@ impl ChatRequest {
         let request = Self {
             chat: read::take(&mut object)?,
             sampling: read::take(&mut object)?,
+            grammar: read::take(&mut object)?,
             output: read::take(&mut object)?,
             bookkeeping: read::take(&mut object)?,
         };

@@ -3,8 +3,9 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::grammar::GrammarFields;
 use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields};
-use super::{FieldError, JsonObject, later, read};
+use super::{FieldError, JsonObject, read};
 
 /// A completion request as it was typed; `model` was taken before, to find the endpoint.
 #[derive(Debug, Clone)]
@@ -13,6 +14,8 @@ pub struct CompletionRequest {
     pub completion: CompletionFields,
     /// How tokens are chosen.
     pub sampling: SamplingFields,
+    /// What the answer must look like.
+    pub grammar: GrammarFields,
     /// How the answer is delivered.
     pub output: OutputFields,
     /// What changes nothing.
@@ -22,10 +25,10 @@ pub struct CompletionRequest {
 impl CompletionRequest {
     /// Reads a request; every field of `object` is read or refused.
     pub fn read(mut object: JsonObject) -> Result<Self, FieldError> {
-        later::refuse(&mut object, later::COMPLETIONS)?;
         let request = Self {
             completion: read::take(&mut object)?,
             sampling: read::take(&mut object)?,
+            grammar: read::take(&mut object)?,
             output: read::take(&mut object)?,
             bookkeeping: read::take(&mut object)?,
         };

@@ -4,18 +4,12 @@ use serde_json::{Value, json};
 
 use super::{FieldError, JsonObject};
 
-/// Fields of chat requests that come with function calling, structured output and external models.
+/// Fields of chat requests that come with function calling and external models.
 pub(super) const CHAT: &[&str] = &[
     "tools",
     "tool_choice",
     "functions",
     "function_call",
-    "response_format",
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
     "reasoning_effort",
     "thinking",
     "verbosity",
@@ -26,10 +20,6 @@ pub(super) const CHAT: &[&str] = &[
     "parallel_tool_calls",
 ];
 
-/// Fields of text completions that come with structured output.
-pub(super) const COMPLETIONS: &[&str] =
-    &["response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"];
-
 /// Fields of requests to a tokenizer that come with templates of the caller's own and with other media.
 pub(super) const TOKENIZE: &[&str] =
     &["chat_template", "chat_template_kwargs", "media_io_kwargs", "mm_processor_kwargs"];
@@ -38,7 +28,7 @@ pub(super) const TOKENIZE: &[&str] =
 pub(super) fn refuse(object: &mut JsonObject, fields: &[&str]) -> Result<(), FieldError> {
     for field in fields {
         match object.remove(*field) {
-            Some(value) if !asks_for_nothing(field, &value) => return Err(unsupported(field, &value)),
+            Some(value) if !asks_for_nothing(field, &value) => return Err(unsupported(field)),
             _ => {}
         }
     }
@@ -50,7 +40,6 @@ fn asks_for_nothing(field: &str, value: &Value) -> bool {
     match field {
         "tools" | "functions" => *value == json!([]),
         "tool_choice" | "function_call" => *value == json!("none"),
-        "response_format" => *value == json!({"type": "text"}),
         "modalities" => *value == json!(["text"]),
         // Without tools there are no calls to be parallel or not.
         "parallel_tool_calls" => value.is_boolean(),
@@ -58,13 +47,9 @@ fn asks_for_nothing(field: &str, value: &Value) -> bool {
     }
 }
 
-fn unsupported(field: &str, value: &Value) -> FieldError {
+fn unsupported(field: &str) -> FieldError {
     match field {
         "tool_choice" => FieldError::unsupported_value(field, " other than \"none\""),
-        "response_format" => {
-            let kind = value.get("type").and_then(Value::as_str).unwrap_or("object");
-            FieldError::unsupported_value(field, format!(" of type \"{kind}\""))
-        }
         "modalities" => FieldError::unsupported_value(field, " other than [\"text\"]"),
         _ => FieldError::unsupported(field),
     }

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod embeddings;
 pub mod error;
 mod fields;
+pub mod grammar;
 mod json;
 mod later;
 pub mod models;

@@ -14,8 +14,19 @@ use super::json::UniqueFields;
 pub type JsonObject = Map<String, Value>;
 
 /// Fields whose text is text even if it looks like a number or a boolean.
-const TEXT_FIELDS: [&str; 9] =
-    ["stop", "suffix", "instruction", "encoding_format", "error_behavior", "model", "prompt", "input", "query"];
+const TEXT_FIELDS: [&str; 11] = [
+    "stop",
+    "suffix",
+    "instruction",
+    "encoding_format",
+    "error_behavior",
+    "model",
+    "prompt",
+    "input",
+    "query",
+    "guided_regex",
+    "guided_grammar",
+];
 
 /// Parses a request body: one JSON object, nulls dropped, `extra_params` merged into the rest.
 pub fn parse_object(body: &[u8]) -> Result<JsonObject, FieldError> {

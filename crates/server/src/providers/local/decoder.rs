@@ -10,6 +10,7 @@ use hearth_engine::serve::{
     EngineHandle, FinishReason as EngineReason, GenerationRequest, ModelInfo, SubmitError, TextEvent, TextOptions,
     TextStream, TokenText,
 };
+use hearth_engine::text::grammar::{AnswerStart, Grammar, GrammarError};
 use hearth_engine::text::{Conversation, Detokenizer, DetokenizerOptions, ModelText, SpecialTokens};
 use hearth_sampler::{ParamError, SamplingParams};
 use serde_json::Value;
@@ -17,34 +18,37 @@ use serde_json::Value;
 use super::{blocking, check_text_length, engine_error, request_error, submit_error, template_message, text_error};
 use crate::providers::call::ChatMessage;
 use crate::providers::{
-    Answer, AnswerEvent, ChatCall, CompletionCall, Delta, Generation, OnOverflow, Prompt, ProviderError, TokenLogprob,
-    TopLogprob,
+    Answer, AnswerEvent, AskedGrammar, ChatCall, CompletionCall, Delta, Generation, OnOverflow, Prompt, ProviderError,
+    TokenLogprob, TopLogprob,
 };
 use crate::wire::chat::Role;
 use crate::wire::options::{FinishReason, Usage};
 
 /// Answers a conversation.
 pub(super) async fn chat(engine: &EngineHandle, call: ChatCall) -> Result<Answer, ProviderError> {
-    let text = Arc::clone(engine.text());
-    let context_length = engine.info().context_length;
-    let prompt = blocking(call.generation.deadline, move || {
-        for message in &call.messages {
+    let ChatCall { messages, generation } = call;
+    let (preparing, asked) = (engine.clone(), generation.grammar.clone());
+    let job = blocking(generation.deadline, move || {
+        let (text, context_length) = (preparing.text(), preparing.info().context_length);
+        for message in &messages {
             check_text_length(&message.content, &text.tokenizer, context_length, "messages")?;
         }
-        conversation_tokens(&text, &call.messages, "messages")
+        let grammar = compiled(&preparing, asked.as_ref(), AnswerStart::Anew)?;
+        let tokens = conversation_tokens(text, &messages, "messages")?;
+        Ok(Job { tokens, echo: None, field: "messages", continues_text: false, grammar })
     });
-    let prompt = prompt.await?;
-    let jobs = vec![Job { tokens: prompt, echo: None, field: "messages", continues_text: false }];
-    start(engine, jobs, &call.generation)
+    start(engine, vec![job.await?], &generation)
 }
 
 /// Continues texts.
 pub(super) async fn complete(engine: &EngineHandle, call: CompletionCall) -> Result<Answer, ProviderError> {
     let preparing = engine.clone();
     let CompletionCall { prompts, echo, templated, on_overflow, generation } = call;
-    let max_tokens = generation.max_tokens;
+    let (max_tokens, asked) = (generation.max_tokens, generation.grammar.clone());
     let jobs = blocking(generation.deadline, move || {
-        let preparation = Preparation { text: preparing.text(), info: preparing.info(), echo, templated };
+        let begins = if templated { AnswerStart::Anew } else { AnswerStart::Continued };
+        let grammar = compiled(&preparing, asked.as_ref(), begins)?;
+        let preparation = Preparation { text: preparing.text(), info: preparing.info(), echo, templated, grammar };
         let kept = (on_overflow == OnOverflow::DropBeginning).then(|| preparation.kept_tokens(max_tokens));
         prompts.into_iter().map(|prompt| preparation.job(prompt, kept)).collect::<Result<Vec<_>, _>>()
     });
@@ -60,6 +64,7 @@ struct Job {
     field: &'static str,
     /// The answer goes on from the prompt's text; in a conversation it begins anew.
     continues_text: bool,
+    grammar: Option<Arc<Grammar>>,
 }
 
 /// How the prompts of a completion become tokens.
@@ -68,6 +73,7 @@ struct Preparation<'a> {
     info: &'a ModelInfo,
     echo: bool,
     templated: bool,
+    grammar: Option<Arc<Grammar>>,
 }
 
 impl Preparation<'_> {
@@ -81,7 +87,7 @@ impl Preparation<'_> {
         };
         let text = text.filter(|_| tokens.len() == whole);
         let echo = self.echo.then(|| text.unwrap_or_else(|| decoded(self.text, &tokens)));
-        Ok(Job { tokens, echo, field: "prompt", continues_text: !self.templated })
+        Ok(Job { tokens, echo, field: "prompt", continues_text: !self.templated, grammar: self.grammar.clone() })
     }
 
     /// The tokens of a prompt, and its text where it was one.
@@ -122,6 +128,20 @@ impl Preparation<'_> {
         let end = &tokens[tokens.len().saturating_sub(kept - leading.len())..];
         [leading, end].concat()
     }
+}
+
+/// The grammar that is asked for, over the model's vocabulary.
+fn compiled(
+    engine: &EngineHandle,
+    asked: Option<&AskedGrammar>,
+    start: AnswerStart,
+) -> Result<Option<Arc<Grammar>>, ProviderError> {
+    let Some(AskedGrammar { field, source }) = asked else { return Ok(None) };
+    let compiled = engine.grammars().compile(source, start);
+    compiled.map(Some).map_err(|error| match error {
+        GrammarError::Vocabulary(_) => ProviderError::Failed(error.to_string()),
+        _ => ProviderError::invalid(field, format!("`{field}` cannot be honoured: {error}")),
+    })
 }
 
 fn conversation_tokens(text: &ModelText, messages: &[ChatMessage], field: &str) -> Result<Vec<u32>, ProviderError> {
@@ -205,8 +225,10 @@ fn start_choice(
     }
     let stops = params.stop().to_vec();
     let request = GenerationRequest::check(job.tokens.clone(), params, max_tokens, prompt_logprobs, engine.info())
-        .map_err(|error| request_error(job.field, &error))?;
-    let generation = engine.submit(request.until(generation.deadline)).map_err(|error| choices_error(&error, total))?;
+        .map_err(|error| request_error(job.field, &error))?
+        .with_grammar(job.grammar.clone())
+        .until(generation.deadline);
+    let generation = engine.submit(request).map_err(|error| choices_error(&error, total))?;
     let shown = if prompt_logprobs.is_some() { job.tokens.clone() } else { Vec::new() };
     let text = Arc::clone(engine.text());
     let leading =
@@ -258,7 +280,7 @@ impl ChoiceWriter {
             }
             TextEvent::Finished { reason, completion_tokens, cached_tokens } => {
                 let reason = match reason {
-                    EngineReason::Stop => FinishReason::Stop,
+                    EngineReason::Stop | EngineReason::Complete => FinishReason::Stop,
                     EngineReason::Length => FinishReason::Length,
                 };
                 ChoiceEvent::Finished { index, reason, completion_tokens, cached_tokens }

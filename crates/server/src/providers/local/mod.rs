@@ -209,6 +209,8 @@ fn engine_error(error: &Error) -> ProviderError {
     match error {
         Error::Stopped => ProviderError::Stopped("the model has stopped".into()),
         Error::Deadline { begun } => ProviderError::Late { begun: *begun },
+        // It came with the request.
+        Error::Grammar(_) => ProviderError::Invalid { message: error.to_string(), field: None },
         _ => ProviderError::Failed(error.to_string()),
     }
 }
