@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures::StreamExt;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing::{Span, info_span};
+use tracing::Span;
 
 use crate::models::{ModelState, ModelStatus};
 use crate::providers::{Answer, AnswerEvent, ProviderError, ProviderLoad};
@@ -201,8 +201,6 @@ struct Meter {
     begun: bool,
     unfinished: usize,
     usage: Usage,
-    /// Until the first token the queue and the prompt, then the rest of the answer.
-    stage: Span,
     request: Span,
 }
 
@@ -217,7 +215,6 @@ impl Meter {
             begun: false,
             unfinished: choices,
             usage: Usage::default(),
-            stage: info_span!(parent: &request, "first token"),
             request,
         }
     }
@@ -229,7 +226,6 @@ impl Meter {
         };
         if !self.begun {
             self.begun = true;
-            self.stage = info_span!(parent: &self.request, "decode");
             self.record(FIRST_TOKEN_SECONDS);
         }
         if let AnswerEvent::Finished { usage, reason, .. } = event {
@@ -269,8 +265,9 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         usage(&self.endpoint, self.usage);
-        self.request.record("prompt_tokens", self.usage.prompt_tokens as u64);
-        self.request.record("completion_tokens", self.usage.completion_tokens as u64);
+        // Collectors know signed numbers only.
+        self.request.record("prompt_tokens", self.usage.prompt_tokens as i64);
+        self.request.record("completion_tokens", self.usage.completion_tokens as i64);
         if self.unfinished > 0 {
             self.finish(self.unfinished, "cancelled");
         }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use hearth_sampler::{Sampled, StopMatcher, TokenLogprobs};
+use tracing::{Span, info_span};
 
 use super::{FinishReason, GenerationEvent, GenerationStream};
 use crate::error::Error;
@@ -85,6 +86,9 @@ pub struct TextOptions<'a> {
 /// The text of one sequence. Dropping it before the end cancels the sequence.
 pub struct TextStream {
     generation: Option<GenerationStream>,
+    /// The span in which the stream was made, and what its sequence is doing: parts of that span.
+    request: Span,
+    stage: Option<Span>,
     prompt: Vec<u32>,
     text: Arc<ModelText>,
     detokenizer: Detokenizer,
@@ -106,6 +110,8 @@ impl TextStream {
             DetokenizerOptions { keep_special: false, kept: options.kept, continues_text: options.continues_text };
         Self {
             generation: Some(generation),
+            request: Span::current(),
+            stage: Some(info_span!("queue")),
             prompt: options.prompt,
             detokenizer: Detokenizer::new(&text.tokenizer, detokenizer),
             text,
@@ -121,7 +127,10 @@ impl TextStream {
 
     fn take(&mut self, event: GenerationEvent) {
         match event {
-            GenerationEvent::Admitted { cached_tokens } => self.cached_tokens = cached_tokens,
+            GenerationEvent::Admitted { cached_tokens } => {
+                self.cached_tokens = cached_tokens;
+                self.stage = Some(info_span!(parent: &self.request, "prefill"));
+            }
             GenerationEvent::Prompt(logprobs) => {
                 let tokens = std::mem::take(&mut self.prompt);
                 let shown = tokens.iter().zip(logprobs).map(|(token, found)| self.token_text(*token, found));
@@ -134,6 +143,9 @@ impl TextStream {
     }
 
     fn take_token(&mut self, sampled: Sampled) {
+        if self.completion_tokens == 0 {
+            self.stage = Some(info_span!(parent: &self.request, "decode"));
+        }
         self.completion_tokens += 1;
         let piece = self.detokenizer.push(sampled.token);
         if let Some(logprob) = sampled.logprob {
@@ -171,6 +183,7 @@ impl TextStream {
 
     fn end(&mut self, reason: FinishReason) {
         self.generation = None;
+        self.stage = None;
         let Self { completion_tokens, cached_tokens, .. } = *self;
         self.ready.push_back(TextEvent::Finished { reason, completion_tokens, cached_tokens });
     }

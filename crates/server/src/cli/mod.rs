@@ -55,7 +55,10 @@ pub(crate) fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let arguments =
         if let Command::Serve(arguments) = &cli.command { arguments.log.clone() } else { LogArguments::default() };
-    arguments.begin(filter);
+    let log = match arguments.begin(filter) {
+        Ok(log) => log,
+        Err(error) => return failed(&error),
+    };
     let outcome = match cli.command {
         Command::Serve(arguments) => serve::main(arguments),
         Command::Run(arguments) => run::main(&arguments),
@@ -65,15 +68,18 @@ pub(crate) fn main() -> ExitCode {
         Command::List(arguments) => list::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
     };
+    drop(log);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the answers has read enough, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            terminal::say(format_args!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    terminal::say(format_args!("error: {error:#}"));
+    ExitCode::FAILURE
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

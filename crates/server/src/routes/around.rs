@@ -24,7 +24,7 @@ pub(super) async fn render_errors(request: Request, next: Next) -> Response {
         "request", id, %method, path, status = Empty, model = Empty, prompt_tokens = Empty, completion_tokens = Empty
     );
     let mut response = next.run(request).instrument(span.clone()).await;
-    span.record("status", response.status().as_u16());
+    span.record("status", i64::from(response.status().as_u16()));
     match response.extensions_mut().remove::<ApiError>() {
         None => response,
         Some(error) => {
