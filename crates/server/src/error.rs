@@ -62,6 +62,8 @@ pub enum ErrorKind {
     RateLimited,
     /// The model is loading or has stopped.
     Unavailable,
+    /// The model needs more memory than there is.
+    InsufficientMemory,
     /// The answer was not complete in time.
     Timeout,
     /// The server's own failure.
@@ -106,6 +108,9 @@ impl ErrorKind {
                 Some("service_unavailable"),
                 "TEMPORARILY_UNAVAILABLE",
             ),
+            Self::InsufficientMemory => {
+                (StatusCode::INSUFFICIENT_STORAGE, "server_error", Some("insufficient_memory"), "RESOURCE_EXHAUSTED")
+            }
             Self::Timeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "timeout_error", Some("request_timeout"), "DEADLINE_EXCEEDED")
             }

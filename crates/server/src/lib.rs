@@ -10,6 +10,7 @@ pub mod error;
 pub mod gate;
 pub mod life;
 pub mod metrics;
+pub mod models;
 pub mod providers;
 mod room;
 pub mod routes;

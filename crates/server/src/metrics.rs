@@ -11,6 +11,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::{Span, info_span};
 
+use crate::models::{ModelState, ModelStatus};
 use crate::providers::{Answer, AnswerEvent, ProviderError, ProviderLoad};
 use crate::wire::options::{FinishReason, Usage};
 
@@ -30,6 +31,12 @@ const BLOCKS_TOTAL: &str = "hearth_kv_blocks";
 const PREEMPTIONS: &str = "hearth_preemptions_total";
 const PREFIX_QUERIED: &str = "hearth_prefix_cache_queries_total";
 const PREFIX_HIT: &str = "hearth_prefix_cache_hits_total";
+const MODEL_LOADED: &str = "hearth_model_loaded";
+const MODEL_LOADS: &str = "hearth_model_loads";
+const MODEL_LOAD_SECONDS: &str = "hearth_model_load_seconds";
+const MODEL_MEMORY: &str = "hearth_model_memory_bytes";
+const MEMORY_RESERVED: &str = "hearth_memory_reserved_bytes";
+const MEMORY_TOTAL: &str = "hearth_memory_total_bytes";
 
 /// Upper bounds of the histograms' buckets, in seconds: from the time of a token to that of a long answer.
 const SECONDS: [f64; 18] =
@@ -90,6 +97,12 @@ fn install() -> PrometheusHandle {
     describe_counter!(PREEMPTIONS, "Times a sequence lost its cache to an older one, by model");
     describe_counter!(PREFIX_QUERIED, "Tokens of prompts that were looked up in the cache, by model");
     describe_counter!(PREFIX_HIT, "Tokens of prompts that were found in the cache and not computed, by model");
+    describe_gauge!(MODEL_LOADED, "1 where the model is in memory and answers, by model");
+    describe_gauge!(MODEL_LOADS, "Times the model was loaded since the start, by model");
+    describe_gauge!(MODEL_LOAD_SECONDS, "Seconds that the model's last load took, by model");
+    describe_gauge!(MODEL_MEMORY, "Bytes that are reserved for the model, by model");
+    describe_gauge!(MEMORY_RESERVED, "Bytes that are reserved for all models");
+    describe_gauge!(MEMORY_TOTAL, "Bytes that there are for models");
     handle
 }
 
@@ -129,6 +142,23 @@ pub fn load(endpoint: &str, load: ProviderLoad) {
     for (name, count) in counts {
         counter!(name, "model" => endpoint.to_owned()).absolute(count);
     }
+}
+
+/// Whether an endpoint's model is loaded, and what it holds.
+pub fn hosted(endpoint: &str, status: &ModelStatus) {
+    let set = |name: &'static str, number: f64| gauge!(name, "model" => endpoint.to_owned()).set(number);
+    set(MODEL_LOADED, f64::from(u8::from(status.state == ModelState::Ready)));
+    set(MODEL_LOADS, status.loads as f64);
+    set(MODEL_MEMORY, status.memory as f64);
+    if let Some(seconds) = status.load_seconds {
+        set(MODEL_LOAD_SECONDS, seconds);
+    }
+}
+
+/// The memory that models share: bytes reserved, and bytes in all.
+pub fn memory((reserved, total): (u64, u64)) {
+    gauge!(MEMORY_RESERVED).set(reserved as f64);
+    gauge!(MEMORY_TOTAL).set(total as f64);
 }
 
 /// How many connections are open.

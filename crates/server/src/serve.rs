@@ -13,6 +13,7 @@ use crate::endpoints::Registry;
 use crate::gate::{Access, Gate};
 use crate::life::Life;
 use crate::metrics::Metrics;
+use crate::models::Models;
 use crate::room::Room;
 use crate::routes;
 
@@ -27,6 +28,7 @@ pub struct App {
 
 struct Inner {
     gate: Gate,
+    models: Models,
     limits: Limits,
     bodies: Room,
     metrics: Metrics,
@@ -34,10 +36,16 @@ struct Inner {
 }
 
 impl App {
-    /// A server without endpoints.
-    pub fn new(access: Access, limits: Limits) -> Self {
+    /// A server without endpoints, whose models share the memory of `models`.
+    pub fn new(access: Access, limits: Limits, models: Models) -> Self {
         let (gate, metrics, life) = (Gate::new(access), Metrics::of_process(), Life::default());
-        Self { inner: Arc::new(Inner { gate, limits, bodies: Room::new(limits.bodies), metrics, life }) }
+        let bodies = Room::new(limits.bodies);
+        Self { inner: Arc::new(Inner { gate, models, limits, bodies, metrics, life }) }
+    }
+
+    /// The models of this process, to host more.
+    pub fn models(&self) -> &Models {
+        &self.inner.models
     }
 
     /// The endpoints, to announce and to add.

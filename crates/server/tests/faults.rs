@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use hearth::endpoints::Endpoint;
+use hearth::models::Models;
 use hearth::providers::local::LocalProvider;
 use hearth::serve::{App, ServeSettings, router};
 use hearth_engine::serve::{LoadOptions, LoadedModel, load};
@@ -44,7 +45,7 @@ impl Answer {
 impl Server {
     fn start(tiny: &str, request_timeout: Duration, options: LoadOptions) -> Result<Self> {
         let config = ServeSettings { request_timeout, ..ServeSettings::default() }.check()?;
-        let (app, faults) = (App::new(config.access, config.limits), Faults::default());
+        let (app, faults) = (App::new(config.access, config.limits, Models::new(0, false, None)), Faults::default());
         let options = LoadOptions { decorate: Some(faults.decorator()), label: Some("talker".to_owned()), ..options };
         let model = load(&checkpoint(tiny), &options)?;
         app.endpoints().insert(Endpoint::new("talker", Arc::new(LocalProvider::new(model.clone())), 0)?)?;

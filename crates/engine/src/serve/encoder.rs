@@ -16,7 +16,7 @@ use candle_core::Tensor;
 use tokio::sync::oneshot;
 
 use super::engine::panic_message;
-use super::handle::{LoadGauges, Place, Terms};
+use super::handle::{Departure, LoadGauges, Place, Terms};
 use super::meters::Meters;
 use super::patience::Patience;
 use super::pulse::{Health, Pulse};
@@ -67,7 +67,7 @@ impl EncoderHandle {
     pub(super) fn start(
         info: ModelInfo,
         text: Arc<ModelText>,
-        mut worker: EncoderWorker,
+        worker: EncoderWorker,
         terms: Terms,
     ) -> Result<Self, Error> {
         let (calls, receiver) = channel();
@@ -76,7 +76,8 @@ impl EncoderHandle {
         let (meters, shown) = (Meters::new(&terms.label), Arc::clone(&gauges));
         let thread = std::thread::Builder::new().name(format!("encoder {}", info.name));
         let run = move || {
-            let _life = life;
+            // Dropped last, after the model.
+            let (_life, mut worker) = (life, worker);
             worker.run(&receiver, &shown, &meters);
         };
         thread.spawn(run).map_err(Error::Thread)?;
@@ -156,6 +157,12 @@ impl EncoderHandle {
             Poll::Ready(answer) => Poll::Ready(answer.map_err(|_| Error::Stopped).flatten()),
             Poll::Pending => patience.poll(context).map(Err),
         }))
+    }
+
+    /// The end of the encoder's thread, which comes after the last handle.
+    #[must_use]
+    pub fn departure(&self) -> Departure {
+        Departure(Arc::clone(&self.gauges.pulse))
     }
 
     /// Whether the encoder answers.

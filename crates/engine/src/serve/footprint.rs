@@ -166,6 +166,12 @@ impl Needs {
         Footprint { weights, cache, work: self.work(options) }
     }
 
+    /// What the model takes where `memory` bytes are free for it: [`Needs::footprint`], with a larger cache where there is room.
+    #[must_use]
+    pub fn footprint_within(&self, options: &LoadOptions, memory: u64) -> Footprint {
+        Footprint { cache: self.cache_bytes(options, memory), ..self.footprint(options) }
+    }
+
     /// Whether `memory` bytes hold the model, and how.
     #[must_use]
     pub fn fit(&self, options: &LoadOptions, memory: u64) -> Fit {

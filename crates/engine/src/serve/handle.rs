@@ -157,6 +157,18 @@ impl LoadGauges {
     }
 }
 
+/// The end of a model's thread, for those who must not keep it alive.
+#[derive(Clone, Debug)]
+pub struct Departure(pub(super) Arc<Pulse>);
+
+impl Departure {
+    /// Whether the thread has ended, and given back what the model held.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.health() == Health::Stopped
+    }
+}
+
 /// One of the limited places of a model; given up when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -204,6 +216,7 @@ impl EngineHandle {
         let (commands, receiver) = channel();
         let thread = std::thread::Builder::new().name(format!("engine {}", info.name));
         let run = move || {
+            // Dropped last, after the model and its cache.
             let _life = life;
             engine.run(&receiver);
         };
@@ -259,6 +272,12 @@ impl EngineHandle {
     #[must_use]
     pub fn health(&self) -> Health {
         self.shared.gauges.pulse.health()
+    }
+
+    /// The end of the model's thread, which comes after the last handle and stream.
+    #[must_use]
+    pub fn departure(&self) -> Departure {
+        Departure(Arc::clone(&self.shared.gauges.pulse))
     }
 
     /// What the engine is doing now.

@@ -10,7 +10,7 @@ use super::encoder::EncoderWorker;
 use super::footprint::{BLOCK_SIZE, Needs, check_memory, layout_of};
 use super::handle::Terms;
 use super::model_text::model_text;
-use super::{Decorator, EncoderHandle, EngineHandle, EngineLoad, Health, ModelInfo, RerankerHandle};
+use super::{Decorator, Departure, EncoderHandle, EngineHandle, EngineLoad, Health, ModelInfo, RerankerHandle};
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::error::Error;
@@ -127,6 +127,16 @@ impl LoadedModel {
             Self::Decoder(handle) => handle.text(),
             Self::Encoder(handle) => handle.text(),
             Self::Reranker(handle) => handle.text(),
+        }
+    }
+
+    /// The end of its thread, which comes after the last handle.
+    #[must_use]
+    pub fn departure(&self) -> Departure {
+        match self {
+            Self::Decoder(handle) => handle.departure(),
+            Self::Encoder(handle) => handle.departure(),
+            Self::Reranker(handle) => handle.departure(),
         }
     }
 

@@ -24,7 +24,7 @@ mod text_stream;
 pub use decorator::Decorator;
 pub use encoder::EncoderHandle;
 pub use footprint::{Fit, Footprint, Needs, check_memory};
-pub use handle::{EngineHandle, EngineLoad, SubmitError};
+pub use handle::{Departure, EngineHandle, EngineLoad, SubmitError};
 pub use info::ModelInfo;
 pub use loader::{LoadOptions, LoadedModel, load};
 pub use pulse::Health;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{EncoderHandle, EngineLoad, Health, ModelInfo, RequestError, SubmitError};
+use super::{Departure, EncoderHandle, EngineLoad, Health, ModelInfo, RequestError, SubmitError};
 use crate::error::Error;
 use crate::text::{ModelText, PairTemplate, TextError, Tokenizer, TypedText};
 
@@ -81,6 +81,12 @@ impl RerankerHandle {
     ) -> Result<impl Future<Output = Result<Vec<f32>, Error>> + Send + use<>, SubmitError> {
         let rows = self.encoder.submit_texts(pairs, deadline)?;
         Ok(async { Ok(rows.await?.into_iter().flatten().collect()) })
+    }
+
+    /// The end of the reranker's thread, which comes after the last handle.
+    #[must_use]
+    pub fn departure(&self) -> Departure {
+        self.encoder.departure()
     }
 
     /// Whether the reranker answers.

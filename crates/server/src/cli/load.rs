@@ -1,15 +1,21 @@
 //! From a MODEL argument to a running model.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use hearth::models::Source;
+use hearth::providers::Provider;
+use hearth::providers::local::LocalProvider;
 use hearth_engine::config::HubConfig;
 use hearth_engine::device::{self, DeviceChoice};
 use hearth_engine::hub::{CacheDirectory, CacheState, Catalogue, LocalModel, ModelLocation, fetch};
 use hearth_engine::kv::KvType;
-use hearth_engine::serve::{EngineHandle, LoadOptions, LoadedModel, Needs, check_memory};
+use hearth_engine::serve::{EngineHandle, Footprint, LoadOptions, LoadedModel, Needs, check_memory};
 use hearth_engine::weights::QuantScheme;
 
 use super::progress::Bar;
+use super::terminal::say;
 
 /// How a model is run.
 #[derive(Args)]
@@ -34,6 +40,9 @@ pub(super) struct LoadArguments {
     /// be faster [default: 128 on the CPU, 512 elsewhere]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     token_budget: Option<u32>,
+    /// Memory in MiB that models may take together [default: what the device has free]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    memory: Option<u64>,
     /// Load a model even where the sum of what it needs exceeds the memory that is available
     #[arg(long)]
     overcommit: bool,
@@ -45,12 +54,13 @@ pub(super) struct LoadArguments {
 impl LoadArguments {
     /// The engine's options.
     pub(super) fn options(&self) -> LoadOptions {
-        let kv_memory = self.kv_memory.map(|mebibytes| mebibytes << 20);
+        let bytes = |mebibytes: Option<u64>| mebibytes.map(|mebibytes| mebibytes << 20);
         LoadOptions {
             device: self.device,
             quant: self.quant,
             threads: self.threads.map(usize::from),
-            kv_memory,
+            memory: bytes(self.memory),
+            kv_memory: bytes(self.kv_memory),
             kv_type: self.kv_type,
             overcommit: self.overcommit,
             token_budget: self.token_budget.map(|tokens| tokens as usize),
@@ -104,11 +114,20 @@ fn needs(model: &str) -> Result<Option<Needs>> {
 pub(super) fn shares(models: &[&str], options: &LoadOptions) -> Result<Vec<Option<u64>>> {
     let needs = models.iter().map(|model| needs(model)).collect::<Result<Vec<_>>>()?;
     let known: Vec<Needs> = needs.iter().flatten().cloned().collect();
-    let available = device::memory(&device::open(options.device)?.device)?.available;
+    let available = free_memory(options)?;
     let sum = check_memory(&known, options, available)?;
     let spare = available.saturating_sub(sum.total()) / models.len().max(1) as u64;
     let share = |needs: &Needs| needs.footprint(options).total().saturating_add(spare);
     Ok(needs.iter().map(|needs| needs.as_ref().map(share)).collect())
+}
+
+/// Bytes that models may take together: what the options say, otherwise what their device has free.
+///
+/// # Errors
+/// When the device cannot be used, or does not say.
+pub(super) fn free_memory(options: &LoadOptions) -> Result<u64> {
+    let device = device::open(options.device)?.device;
+    options.memory.map_or_else(|| Ok(device::memory(&device)?.available), Ok)
 }
 
 /// Gets a model and starts it, unless it is known beforehand that it does not fit into memory.
@@ -127,6 +146,51 @@ pub(super) fn load(model: &str, options: &LoadOptions) -> Result<LoadedModel> {
 pub(super) fn load_within(model: &str, options: &LoadOptions) -> Result<LoadedModel> {
     let local = get(model)?;
     hearth_engine::serve::load(&local, options).with_context(|| format!("cannot load {model}"))
+}
+
+/// A MODEL argument as something that can be hosted.
+pub(super) struct ModelArgument {
+    endpoint: String,
+    model: String,
+    name: String,
+    options: LoadOptions,
+    /// Bytes that the model is offered at most, however much is free.
+    share: Option<u64>,
+}
+
+impl ModelArgument {
+    /// The model of that argument for an endpoint, within its share of the memory.
+    ///
+    /// # Errors
+    /// When the name means nothing.
+    pub(super) fn new(endpoint: String, model: String, options: LoadOptions, share: Option<u64>) -> Result<Self> {
+        let name = ModelLocation::resolve(&model, &Catalogue::embedded()?)?.name();
+        Ok(Self { endpoint, model, name, options, share })
+    }
+}
+
+impl Source for ModelArgument {
+    fn model_name(&self) -> &str {
+        &self.name
+    }
+
+    fn footprint(&self, offered: u64) -> Result<Footprint, String> {
+        let needs = || {
+            let local = get(&self.model)?;
+            anyhow::Ok(Needs::of_files(&local.name, &local.path)?)
+        };
+        let needs = needs().map_err(|error| format!("{error:#}"))?;
+        Ok(needs.footprint_within(&self.options, self.share.map_or(offered, |share| share.min(offered))))
+    }
+
+    fn load(&self, granted: Footprint) -> Result<Arc<dyn Provider>, String> {
+        let (memory, cache) = (Some(granted.total()), Some(granted.cache).filter(|cache| *cache > 0));
+        let options = LoadOptions { memory, kv_memory: cache, ..self.options.clone() };
+        let loaded = load_within(&self.model, &options).map_err(|error| format!("{error:#}"))?;
+        let info = loaded.info();
+        say(format_args!("{}: {} ({} tokens of context)", self.endpoint, info.architecture, info.context_length));
+        Ok(Arc::new(LocalProvider::new(loaded)))
+    }
 }
 
 /// Gets and starts a model that generates text.

@@ -2,18 +2,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use hearth::connections::{self, within_open_files};
 use hearth::endpoints::Endpoint;
-use hearth::providers::local::LocalProvider;
+use hearth::models::{Models, Residence};
 use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
-use hearth_engine::serve::LoadOptions;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
-use super::load::{LoadArguments, load_within, shares};
+use super::load::{LoadArguments, ModelArgument, free_memory, shares};
 use super::logs::LogArguments;
 use super::terminal::say;
 
@@ -35,6 +34,12 @@ pub(super) struct Arguments {
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
+    /// Load each model at its first request, and not at the start; one that nobody uses goes when another needs its memory
+    #[arg(long)]
+    on_demand: bool,
+    /// Seconds after which a model that was loaded on demand and is not used is unloaded [default: it stays]
+    #[arg(long, value_name = "SECONDS", requires = "on_demand", value_parser = clap::value_parser!(u64).range(1..))]
+    keep_alive: Option<u64>,
     /// Most connections that are answered at a time; with more, health checks are answered and the rest gets 503
     #[arg(long, default_value_t = ConnectionLimits::default().most, value_name = "COUNT")]
     max_connections: usize,
@@ -64,7 +69,10 @@ async fn listen(arguments: &Arguments) -> Result<()> {
         ServeSettings { host: arguments.host, port: arguments.port, connections, ..ServeSettings::from_environment() };
     let config = arguments.limits.settings(settings).check()?;
     let connections = ConnectionLimits { most: within_open_files(config.connections.most), ..config.connections };
-    let app = App::new(config.access, config.limits);
+    let options = arguments.load.options();
+    let keep_alive = arguments.keep_alive.map(Duration::from_secs);
+    let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
+    let app = App::new(config.access, config.limits, models);
     let models: Vec<(String, String)> = arguments.models.iter().map(|model| named(model)).collect();
     for (name, _) in &models {
         app.endpoints().announce(name)?;
@@ -72,7 +80,7 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     let listener =
         connections::listen(config.address).with_context(|| format!("cannot listen on {}", config.address))?;
     say(format_args!("listening on http://{}", listener.local_addr()?));
-    let loading = load_all(&app, models, arguments);
+    let loading = host_all(&app, models, arguments);
     let drain = Duration::from_secs(arguments.drain_timeout);
     let serving = serve(listener, app.clone(), connections, drain, stopped()?);
     tokio::pin!(loading, serving);
@@ -85,23 +93,27 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Loads one model after the other, and puts each behind its endpoint as soon as it answers.
-async fn load_all(app: &App, models: Vec<(String, String)>, arguments: &Arguments) -> Result<()> {
+/// Puts every model behind its endpoint; those that are not loaded on demand one after the other, as soon as they answer.
+async fn host_all(app: &App, models: Vec<(String, String)>, arguments: &Arguments) -> Result<()> {
     let options = arguments.load.options();
-    let all: Vec<&str> = models.iter().map(|(_, model)| model.as_str()).collect();
-    let shares = shares(&all, &options)?;
-    for ((name, model), memory) in models.into_iter().zip(shares) {
-        let options = arguments.limits.options(&name, LoadOptions { memory, ..options.clone() });
-        let loaded = tokio::task::spawn_blocking(move || load_within(&model, &options))
-            .await
-            .map_err(|error| anyhow!("loading broke off: {error}"))??;
-        let created = loaded.info().created;
-        say(format_args!(
-            "{name}: {} ({} tokens of context)",
-            loaded.info().architecture,
-            loaded.info().context_length
-        ));
-        app.endpoints().insert(Endpoint::new(name, Arc::new(LocalProvider::new(loaded)), created)?)?;
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let shares = match arguments.on_demand {
+        true => vec![None; models.len()],
+        false => {
+            let all: Vec<&str> = models.iter().map(|(_, model)| model.as_str()).collect();
+            shares(&all, &options)?
+        }
+    };
+    for ((name, model), share) in models.into_iter().zip(shares) {
+        let options = arguments.limits.options(&name, options.clone());
+        let source = Arc::new(ModelArgument::new(name.clone(), model, options, share)?);
+        let residence = if arguments.on_demand { Residence::OnDemand } else { Residence::Kept };
+        let hosted = app.models().host(&name, source, residence);
+        if residence == Residence::Kept && hosted.load().await.is_err() {
+            let reason = hosted.failure().map_or_else(|| "unknown".to_owned(), |failure| failure.to_string());
+            bail!("{reason}");
+        }
+        app.endpoints().insert(Endpoint::new(name, Arc::new(hosted), created)?)?;
     }
     Ok(())
 }

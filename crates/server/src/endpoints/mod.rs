@@ -74,7 +74,6 @@ pub enum EndpointError {
 pub struct Endpoint {
     name: String,
     id: String,
-    task: Task,
     created: u64,
     entities: Vec<ServedEntity>,
 }
@@ -84,9 +83,8 @@ impl Endpoint {
     pub fn new(name: impl Into<String>, provider: Arc<dyn Provider>, created: u64) -> Result<Self, EndpointError> {
         let name = name.into();
         check_name(&name)?;
-        let task = provider.task();
         let entity = ServedEntity { name: entity_name(provider.model_name()), provider };
-        Ok(Self { name, id: Uuid::new_v4().simple().to_string(), task, created, entities: vec![entity] })
+        Ok(Self { name, id: Uuid::new_v4().simple().to_string(), created, entities: vec![entity] })
     }
 
     /// The name that calls give.
@@ -99,9 +97,9 @@ impl Endpoint {
         &self.id
     }
 
-    /// What it does.
-    pub fn task(&self) -> Task {
-        self.task
+    /// What it does; `None` where that shows only when its model is loaded.
+    pub fn task(&self) -> Option<Task> {
+        self.entities.first().and_then(|entity| entity.provider.task())
     }
 
     /// Seconds since 1970.

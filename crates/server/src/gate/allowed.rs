@@ -61,8 +61,9 @@ impl Allowed<Query> {
     /// 400 where the endpoint does something else.
     pub fn entity_for(&self, wanted: Task) -> Result<&ServedEntity, ApiError> {
         let endpoint = &*self.endpoint;
-        if !endpoint.task().serves(wanted) {
-            let text = format!("endpoint `{}` serves {}, not {wanted}", endpoint.name(), endpoint.task());
+        // What a model does that has never been loaded shows when it is: it refuses what it does not do.
+        if let Some(task) = endpoint.task().filter(|task| !task.serves(wanted)) {
+            let text = format!("endpoint `{}` serves {task}, not {wanted}", endpoint.name());
             return Err(ApiError::new(ErrorKind::BadRequest, text).with_field("model"));
         }
         self.entity()

@@ -20,13 +20,14 @@ pub use call::{
 
 use crate::endpoints::Task;
 use crate::error::{ApiError, ErrorKind};
+use crate::models::HostedModel;
 
 /// A model that answers, in this process or behind somebody else's API.
 ///
 /// Dropping a returned future, or the events of an answer, cancels the work behind them.
 pub trait Provider: Send + Sync {
-    /// What the model does best. A chat model also completes texts.
-    fn task(&self) -> Task;
+    /// What the model does best; a chat model also completes texts. `None` where that shows only when it is loaded.
+    fn task(&self) -> Option<Task>;
 
     /// What the model calls itself in the `served-model-name` header and in the list of models.
     fn model_name(&self) -> &str;
@@ -56,11 +57,9 @@ pub trait Provider: Send + Sync {
     }
 
     /// What there is to know of the model's tokenizer.
-    ///
-    /// # Errors
-    /// Where it is not known here.
-    fn tokenizer(&self) -> Result<TokenizerFacts, ProviderError> {
-        Err(self.no_tokenizer())
+    fn tokenizer(&self) -> BoxFuture<'_, Result<TokenizerFacts, ProviderError>> {
+        let refusal = self.no_tokenizer();
+        Box::pin(async { Err(refusal) })
     }
 
     /// The refusal of a model whose tokenizer is not known here.
@@ -76,6 +75,16 @@ pub trait Provider: Send + Sync {
     /// How busy the model is; `None` where nobody can tell.
     fn load(&self) -> Option<ProviderLoad> {
         None
+    }
+
+    /// The model that can be loaded and unloaded; `None` where it is not in this process.
+    fn hosted(&self) -> Option<&HostedModel> {
+        None
+    }
+
+    /// Tells whether everything that the model holds has been given back, after the provider itself is dropped.
+    fn departure(&self) -> Box<dyn Fn() -> bool + Send + Sync> {
+        Box::new(|| true)
     }
 }
 
@@ -130,6 +139,9 @@ pub enum ProviderError {
     /// The queue is full.
     #[error("{0}")]
     Busy(String),
+    /// The model needs more memory than there is.
+    #[error("{0}")]
+    TooLarge(String),
     /// The model does not answer any more, or not yet.
     #[error("{0}")]
     Stopped(String),
@@ -169,6 +181,7 @@ impl From<ProviderError> for ApiError {
                 Self::new(ErrorKind::ContextLength, message).with_field(field)
             }
             ProviderError::Busy(_) => Self::new(ErrorKind::RateLimited, message),
+            ProviderError::TooLarge(_) => Self::new(ErrorKind::InsufficientMemory, message),
             ProviderError::Late { begun: true } => Self::new(ErrorKind::Timeout, message),
             ProviderError::Stopped(_) | ProviderError::Late { begun: false } => {
                 Self::new(ErrorKind::Unavailable, message)

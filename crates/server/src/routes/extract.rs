@@ -82,6 +82,20 @@ async fn read(body: Body, most: usize, part: &mut Part) -> Result<Vec<u8>, ApiEr
     Ok(bytes)
 }
 
+/// A body that may be left out: nothing is an object without fields.
+pub(super) struct OptionalBody(pub(super) JsonObject);
+
+impl FromRequest<App> for OptionalBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        if request.body().is_end_stream() {
+            return Ok(Self(JsonObject::new()));
+        }
+        JsonBody::from_request(request, app).await.map(|JsonBody(fields)| Self(fields))
+    }
+}
+
 fn too_long(most: usize) -> ApiError {
     ApiError::new(ErrorKind::PayloadTooLarge, format!("the body is longer than the {most} bytes allowed"))
 }
@@ -127,7 +141,9 @@ pub(super) fn named_or_only(
         return fail(ErrorKind::Unavailable, text.to_owned());
     }
     let mut endpoints = app.gate().all::<Query>(principal);
-    endpoints.retain(|allowed| task.is_none_or(|task| allowed.endpoint().task() == task));
+    // One whose task is not known yet may be meant too.
+    let may_do = |own: Option<Task>| own.is_none() || task.is_none() || own == task;
+    endpoints.retain(|allowed| may_do(allowed.endpoint().task()));
     match (endpoints.pop(), endpoints.is_empty()) {
         (Some(only), true) => Ok(only),
         (None, _) => {

@@ -28,10 +28,14 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
 
 /// `GET /metrics`. The labels name endpoints, so this takes a caller.
 pub(super) async fn metrics(State(app): State<App>, principal: Principal) -> Response {
+    metrics::memory(app.models().memory());
     for allowed in app.gate().all::<View>(&principal) {
         let endpoint = allowed.endpoint();
         for load in endpoint.entities().iter().filter_map(|entity| entity.provider().load()) {
             metrics::load(endpoint.name(), load);
+        }
+        for model in endpoint.entities().iter().filter_map(|entity| entity.provider().hosted()) {
+            metrics::hosted(endpoint.name(), &model.status());
         }
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics().render()).into_response()

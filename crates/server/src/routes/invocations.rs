@@ -22,7 +22,8 @@ pub(super) async fn invoke(
     let endpoint = app.gate().allow::<Query>(&principal, &name)?;
     wire::take_text(&mut fields, "model")?;
     let spelling = Spelling::SnakeAndCamel;
-    match asked_for(&fields).unwrap_or(endpoint.endpoint().task()) {
+    // A body that names no task is for what the endpoint does; where that is not known yet, as for a chat.
+    match asked_for(&fields).or(endpoint.endpoint().task()).unwrap_or(Task::Chat) {
         Task::Chat => chat::answer(&app, &endpoint, fields, spelling).await,
         Task::Completions => completions::answer(&app, &endpoint, fields, spelling).await,
         Task::Embeddings => embeddings::answer(&app, &endpoint, fields).await,

@@ -2,6 +2,7 @@
 //!
 //! Handlers are thin: read, ask the gate, check, call the provider, render. They know no model and no permission.
 
+mod admin;
 mod admission;
 mod around;
 mod chat;
@@ -45,6 +46,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/rerank", post(rerank::create_text_ranks))
         .route("/serving-endpoints/{name}/invocations", post(invocations::invoke))
         .route("/.well-known/databricks-config", get(health::databricks_config))
+        .route("/admin/models", get(admin::list))
+        .route("/admin/models/{name}/load", post(admin::load))
+        .route("/admin/models/{name}/unload", post(admin::unload))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

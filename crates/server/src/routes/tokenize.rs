@@ -67,7 +67,7 @@ pub(super) async fn info(
         parameters.map_err(|rejection| ApiError::new(ErrorKind::BadRequest, rejection.body_text()))?;
     let endpoint = named_or_only(&app, &principal, parameters.model.as_deref(), None)?;
     let entity = endpoint.entity()?;
-    let facts = entity.provider().tokenizer()?;
+    let facts = entity.provider().tokenizer().await?;
     let answer = TokenizerDescription {
         // What the reference implementation itself calls a tokenizer of which it knows no more than its file.
         tokenizer_class: facts.class.unwrap_or_else(|| "PreTrainedTokenizerFast".to_owned()),

@@ -3,6 +3,7 @@
 //! Owns the field names, the types and the messages about them. Knows no endpoint, no model and no status code:
 //! a request that was read here is well formed, not yet checked against bounds.
 
+pub mod admin;
 pub mod answer;
 pub mod chat;
 pub mod completions;
@@ -21,5 +22,5 @@ pub mod tokenize;
 pub mod tools;
 
 pub use fields::FieldError;
-pub use read::{JsonObject, parse_object, take_text};
+pub use read::{JsonObject, parse_object, read_object, take_text};
 pub use request::Request;

@@ -88,6 +88,16 @@ pub(super) fn take<T: DeserializeOwned>(object: &mut JsonObject) -> Result<T, Fi
     })
 }
 
+/// Reads a body that is nothing but the fields of `T`.
+///
+/// # Errors
+/// A field that is missing, of another type, or not known.
+pub fn read_object<T: DeserializeOwned>(mut object: JsonObject) -> Result<T, FieldError> {
+    let fields = take(&mut object)?;
+    refuse_rest(&object)?;
+    Ok(fields)
+}
+
 /// Takes one text field.
 pub fn take_text(object: &mut JsonObject, field: &str) -> Result<Option<String>, FieldError> {
     match object.remove(field) {

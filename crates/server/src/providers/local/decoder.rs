@@ -34,6 +34,10 @@ pub(super) async fn chat(engine: &EngineHandle, call: ChatCall) -> Result<Answer
         for message in &messages {
             check_text_length(&message.content, &text.tokenizer, context_length, "messages")?;
         }
+        for function in tools.iter().flat_map(|tools| &tools.functions) {
+            check_text_length(&function.description, &text.tokenizer, context_length, "tools")?;
+            check_text_length(&function.parameters.to_string(), &text.tokenizer, context_length, "tools")?;
+        }
         let (grammar, calls) = match &tools {
             Some(tools) => tools::prepare(&preparing, tools).map(|(grammar, calls)| (Some(grammar), Some(calls)))?,
             None => (compiled(&preparing, asked.as_ref(), AnswerStart::Anew)?, None),

@@ -39,13 +39,13 @@ impl LocalProvider {
 }
 
 impl Provider for LocalProvider {
-    fn task(&self) -> Task {
-        match &self.model {
+    fn task(&self) -> Option<Task> {
+        Some(match &self.model {
             LoadedModel::Decoder(engine) if engine.text().template.is_some() => Task::Chat,
             LoadedModel::Decoder(_) => Task::Completions,
             LoadedModel::Encoder(_) => Task::Embeddings,
             LoadedModel::Reranker(_) => Task::Rerank,
-        }
+        })
     }
 
     fn model_name(&self) -> &str {
@@ -88,8 +88,13 @@ impl Provider for LocalProvider {
         tokenizer::detokenize(&self.model, tokens).boxed()
     }
 
-    fn tokenizer(&self) -> Result<TokenizerFacts, ProviderError> {
-        Ok(tokenizer::facts(&self.model))
+    fn tokenizer(&self) -> BoxFuture<'_, Result<TokenizerFacts, ProviderError>> {
+        async { Ok(tokenizer::facts(&self.model)) }.boxed()
+    }
+
+    fn departure(&self) -> Box<dyn Fn() -> bool + Send + Sync> {
+        let departure = self.model.departure();
+        Box::new(move || departure.is_over())
     }
 
     fn is_alive(&self) -> bool {

@@ -109,8 +109,8 @@ fn greeting(choices: usize, prompts: &[Option<String>]) -> Vec<AnswerEvent> {
 }
 
 impl Provider for Fake {
-    fn task(&self) -> Task {
-        self.task
+    fn task(&self) -> Option<Task> {
+        Some(self.task)
     }
 
     fn model_name(&self) -> &str {

@@ -1,5 +1,6 @@
 //! The whole router against a provider that follows a script.
 
+mod admin;
 mod answers;
 mod around;
 mod fake;
@@ -17,6 +18,7 @@ use tower::ServiceExt;
 use self::fake::Fake;
 use crate::endpoints::{Endpoint, Task};
 use crate::gate::Access;
+use crate::models::Models;
 use crate::serve::{App, Limits, router};
 
 const LIMITS: Limits = Limits { body: 100_000, bodies: 100_000, texts: 4, choices: 32, request_timeout: None };
@@ -26,8 +28,12 @@ fn app() -> App {
     app_for(Access::LocalAdmin)
 }
 
+fn without_endpoints(access: Access) -> App {
+    App::new(access, LIMITS, Models::new(1000, false, None))
+}
+
 fn app_for(access: Access) -> App {
-    let app = App::new(access, LIMITS);
+    let app = without_endpoints(access);
     for (name, task) in [
         ("chat-model", Task::Chat),
         ("base", Task::Completions),

@@ -5,10 +5,9 @@ use axum::http::Request;
 use serde_json::json;
 
 use super::fake::Fake;
-use super::{LIMITS, app, app_for, ask, get, post, serve};
+use super::{app, app_for, ask, get, post, serve, without_endpoints};
 use crate::endpoints::Task;
 use crate::gate::Access;
-use crate::serve::App;
 
 #[tokio::test]
 async fn a_provider_without_a_tokenizer_says_so_at_the_root_and_below_every_prefix() {
@@ -42,7 +41,7 @@ async fn without_a_name_the_only_model_is_meant() {
     assert_eq!(get(&app, "/tokenizer_info?model=nobody").await.status, 404);
     assert_eq!(get(&app, "/tokenizer_info?modle=base").await.status, 400, "a slip is not taken for no name");
 
-    let only = App::new(Access::LocalAdmin, LIMITS);
+    let only = without_endpoints(Access::LocalAdmin);
     serve(&only, "base", Fake::new(Task::Completions));
     let answer = post(&only, "/tokenize", json!({"prompt": "x"})).await;
     assert!(answer.body.contains("is not known here"), "it was asked: {}", answer.body);
