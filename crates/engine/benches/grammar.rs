@@ -78,7 +78,7 @@ fn cases() -> Vec<(&'static str, GrammarSource, String)> {
     vec![
         ("JSON object", GrammarSource::JsonObject, order.to_string()),
         ("JSON schema", GrammarSource::JsonSchema { schema, strict: true }, order.to_string()),
-        ("regex", GrammarSource::Regex("([A-Za-z,]{1,12}[ .]){1,99}".to_owned()), words),
+        ("regex", GrammarSource::Regex("([A-Za-z]{1,12}[ .,]{1,2}){1,99}".to_owned()), words),
         ("Lark sums", GrammarSource::Lark(sum), "((12+3456)-(7+(89-10)))+".repeat(5) + "1"),
     ]
 }
