@@ -3,6 +3,7 @@
 
 mod faults;
 mod process;
+mod promises;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -26,6 +27,7 @@ use tempfile::TempDir;
 
 pub use faults::{Fault, Faults};
 pub use process::ServerProcess;
+pub use promises::{assert_same, prompt, sampled};
 
 /// The folder of the goldens.
 #[must_use]

@@ -14,9 +14,10 @@ use hearth_engine::serve::{
     TextStream,
 };
 use hearth_engine::text::SpecialTokens;
-use hearth_sampler::{SamplingParams, SamplingRequest, TokenLogprobs};
+use hearth_sampler::{SamplingParams, SamplingRequest};
 use hearth_tests::{
-    Arithmetic, Generated, checkpoint, decoder, encoder, generate, greedy, options, with_each_arithmetic,
+    Arithmetic, assert_same, checkpoint, decoder, encoder, generate, greedy, options, prompt, sampled,
+    with_each_arithmetic,
 };
 
 with_each_arithmetic! {
@@ -37,53 +38,6 @@ const BLOCK_BYTES: u64 = 2 * 2 * 2 * 16 * 16 * 4;
 
 fn engine(options: &LoadOptions) -> Result<EngineHandle> {
     decoder(&checkpoint(CHECKPOINT), options)
-}
-
-/// A prompt of that many tokens that no other has.
-fn prompt(length: usize, number: usize) -> Vec<u32> {
-    (0..length).map(|position| ((position * 37 + number * 101 + 7) % 297 + 3) as u32).collect()
-}
-
-fn sampled(engine: &EngineHandle, seed: u64) -> Result<SamplingParams> {
-    let request = SamplingRequest {
-        temperature: 0.9,
-        top_p: 0.95,
-        seed: Some(seed),
-        logprobs: Some(3),
-        ignore_eos: true,
-        ..SamplingRequest::default()
-    };
-    Ok(request.check(engine.info().vocab_size, 0)?)
-}
-
-/// The same tokens, and log-probabilities no further apart than `spread`; with 0, alternatives and all are the same bit for
-/// bit.
-fn assert_same(a: &Generated, b: &Generated, spread: f32, what: &str) {
-    assert_eq!(a.ids(), b.ids(), "{what}");
-    if spread == 0.0 {
-        assert_eq!(a.tokens, b.tokens, "{what}");
-        assert_eq!(a.prompt, b.prompt, "{what}");
-    }
-    let near = |a: f32, b: f32| assert!((a - b).abs() <= spread, "{what}: {a} and {b}");
-    let near_all = |a: &[(u32, f32)], b: &[(u32, f32)]| {
-        assert_eq!(a.len(), b.len(), "{what}");
-        a.iter().zip(b).for_each(|(a, b)| near(a.1, b.1)); // near ties may change places
-    };
-    for (a, b) in a.tokens.iter().zip(&b.tokens) {
-        near(a.logprob.unwrap(), b.logprob.unwrap());
-        near_all(&a.top, &b.top);
-    }
-    assert_eq!(a.prompt.len(), b.prompt.len(), "{what}");
-    for pair in a.prompt.iter().zip(&b.prompt) {
-        match pair {
-            (None, None) => {}
-            (Some(TokenLogprobs { logprob, top }), Some(b)) => {
-                near(*logprob, b.logprob);
-                near_all(top, &b.top);
-            }
-            _ => panic!("{what}: {pair:?}"),
-        }
-    }
 }
 
 async fn wait_until_idle(engine: &EngineHandle) -> Result<()> {

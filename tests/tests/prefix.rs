@@ -6,8 +6,9 @@ use futures::StreamExt;
 use futures::future::try_join_all;
 use hearth_engine::schedule::PrefixCounts;
 use hearth_engine::serve::{EngineHandle, EngineLoad, GenerationRequest, LoadOptions};
-use hearth_sampler::{SamplingParams, SamplingRequest};
-use hearth_tests::{Arithmetic, Generated, checkpoint, decoder, generate, greedy, with_each_arithmetic};
+use hearth_tests::{
+    Arithmetic, assert_same, checkpoint, decoder, generate, greedy, prompt, sampled, with_each_arithmetic,
+};
 
 with_each_arithmetic! {
     a_repeated_prompt_gives_the_same_and_is_not_computed,
@@ -34,38 +35,9 @@ fn engine(options: &LoadOptions) -> Result<EngineHandle> {
     decoder(&checkpoint(CHECKPOINT), options)
 }
 
-/// A prompt of that many tokens that no other has.
-fn prompt(length: usize, number: usize) -> Vec<u32> {
-    (0..length).map(|position| ((position * 37 + number * 101 + 7) % 297 + 3) as u32).collect()
-}
-
 /// A prompt that begins as `prompt(shared, 0)` and goes on in its own way.
 fn parting(shared: usize, length: usize, number: usize) -> Vec<u32> {
     [prompt(shared, 0), prompt(length - shared, number)].concat()
-}
-
-fn sampled(engine: &EngineHandle, seed: u64) -> Result<SamplingParams> {
-    let request = SamplingRequest {
-        temperature: 0.9,
-        top_p: 0.95,
-        seed: Some(seed),
-        logprobs: Some(3),
-        ignore_eos: true,
-        ..SamplingRequest::default()
-    };
-    Ok(request.check(engine.info().vocab_size, 0)?)
-}
-
-/// The same tokens, and log-probabilities no further apart than `spread`; with 0 the same bit for bit.
-fn assert_same(expected: &Generated, found: &Generated, spread: f32, what: &str) {
-    assert_eq!(expected.ids(), found.ids(), "{what}");
-    if spread == 0.0 {
-        assert_eq!(expected.tokens, found.tokens, "{what}");
-    }
-    for (a, b) in expected.tokens.iter().zip(&found.tokens) {
-        let (a, b) = (a.logprob.unwrap(), b.logprob.unwrap());
-        assert!((a - b).abs() <= spread, "{what}: {a} and {b}");
-    }
 }
 
 /// Waits until no request is left, and looks at what stays.
