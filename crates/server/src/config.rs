@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::gate::Access;
+use crate::gate::{Access, TokenHash};
 
 /// The environment variable of the token.
 pub const TOKEN_VARIABLE: &str = "HEARTH_TOKEN";
@@ -59,11 +59,9 @@ impl ServeSettings {
 
     /// Checks what was typed.
     pub fn check(self) -> Result<ServeConfig, ConfigError> {
-        let access = match self.token {
-            Some(token) => Access::Token(checked_token(token)?),
-            None if self.host.is_loopback() => Access::LocalAdmin,
-            None => return Err(ConfigError::TokenRequired { host: self.host }),
-        };
+        let token = self.token.map(checked_token).transpose()?;
+        let token = token.map(|token| TokenHash::of(token.as_bytes()));
+        let access = Access { local: self.host.is_loopback(), token };
         let limits = Limits {
             body: at_least_one("the longest request body", self.body_limit)?,
             bodies: at_least_one("the room for request bodies", self.bodies_limit)?,
@@ -197,14 +195,16 @@ fn longer_than_nothing(what: &'static str, time: Duration) -> Result<(), ConfigE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::{Directory, Gate};
 
     #[test]
     fn an_address_that_others_reach_needs_a_token() {
         let open = ServeSettings { host: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..ServeSettings::default() };
-        assert_eq!(open.clone().check().unwrap_err(), ConfigError::TokenRequired { host: open.host });
-        let closed = ServeSettings { token: Some("abc".into()), ..open };
-        assert!(matches!(closed.check().unwrap().access, Access::Token(token) if token == "abc"));
-        assert!(matches!(ServeSettings::default().check().unwrap().access, Access::LocalAdmin));
+        let gate = |settings: ServeSettings| Gate::new(settings.check().unwrap().access, Directory::built_in());
+        assert!(!gate(open.clone()).is_open_to_somebody());
+        let closed = gate(ServeSettings { token: Some("abc".into()), ..open });
+        assert!(closed.is_open_to_somebody() && !closed.is_open_to_all());
+        assert!(gate(ServeSettings::default()).is_open_to_all());
     }
 
     #[test]

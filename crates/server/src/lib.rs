@@ -16,4 +16,6 @@ mod room;
 pub mod routes;
 pub mod serve;
 pub mod sse;
+pub mod store;
+pub mod usage;
 pub mod wire;

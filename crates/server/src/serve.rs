@@ -10,12 +10,13 @@ use tokio::net::TcpListener;
 pub use crate::config::{ConnectionLimits, Limits, ServeConfig, ServeSettings};
 use crate::connections;
 use crate::endpoints::Registry;
-use crate::gate::{Access, Gate};
+use crate::gate::{Access, Directory, Gate};
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::room::Room;
 use crate::routes;
+use crate::usage::UsageLog;
 
 /// How often the metrics are folded.
 const FOLD_METRICS: Duration = Duration::from_secs(5);
@@ -33,14 +34,21 @@ struct Inner {
     bodies: Room,
     metrics: Metrics,
     life: Life,
+    usage: UsageLog,
 }
 
 impl App {
-    /// A server without endpoints, whose models share the memory of `models`.
+    /// A server without endpoints and without a store, whose models share the memory of `models`.
     pub fn new(access: Access, limits: Limits, models: Models) -> Self {
-        let (gate, metrics, life) = (Gate::new(access), Metrics::of_process(), Life::default());
+        let gate = Gate::new(access, Directory::built_in());
+        let (metrics, life, usage) = (Metrics::of_process(), Life::default(), UsageLog::default());
         let bodies = Room::new(limits.bodies);
-        Self { inner: Arc::new(Inner { gate, models, limits, bodies, metrics, life }) }
+        Self { inner: Arc::new(Inner { gate, models, limits, bodies, metrics, life, usage }) }
+    }
+
+    /// Where it is written who used what.
+    pub(crate) fn usage(&self) -> &UsageLog {
+        &self.inner.usage
     }
 
     /// The models of this process, to host more.

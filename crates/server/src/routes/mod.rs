@@ -55,6 +55,7 @@ pub(crate) fn router(app: App) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_route)
         .with_state(app.clone())
+        .layer(middleware::from_fn_with_state(app.clone(), around::account))
         .layer(middleware::from_fn_with_state(app, admission::admit))
         .layer(middleware::from_fn(around::count));
     // A router of its own, because the path is trimmed before the inner one looks at it.
