@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod connections;
+pub mod control;
 pub mod endpoints;
 pub mod error;
 pub mod gate;
