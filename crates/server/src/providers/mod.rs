@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod call;
+pub mod external;
 pub mod local;
 
 use futures::future::BoxFuture;
