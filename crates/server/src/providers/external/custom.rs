@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use hyper::header::HeaderName;
+use serde_json::{Value, json};
 
-use super::BaseUrl;
-use super::model::{CredentialFields, Place, Protocol, ProviderEntry, base_url};
+use super::dialect::{ChatReader, CompletionReader, Texts, chat_body, completion_body, embeddings, stream, texts};
+use super::model::{CredentialFields, Place, ProviderEntry, base_url};
+use super::protocol::{AnswerReader, Fault, Outgoing, Protocol, Target};
+use super::{BaseUrl, given, key};
 use crate::endpoints::Task;
-use crate::wire::FieldError;
+use crate::providers::{ChatCall, CompletionCall, Cut, EmbeddingCall, Embeddings, ProviderError};
 use crate::wire::external::ExternalModelFields;
+use crate::wire::{FieldError, JsonObject};
 
 /// Any server.
 pub(super) const PROVIDER: ProviderEntry = ProviderEntry {
@@ -19,6 +23,9 @@ pub(super) const PROVIDER: ProviderEntry = ProviderEntry {
     check,
 };
 
+/// What the server gets to know of the call besides, as OpenAI does.
+const BOOKKEEPING: &[&str] = &["user", "metadata", "service_tier", "prompt_cache_key", "safety_identifier"];
+
 #[derive(Debug)]
 struct Custom {
     base: BaseUrl,
@@ -26,7 +33,59 @@ struct Custom {
     header: Option<HeaderName>,
 }
 
-impl Protocol for Custom {}
+impl Custom {
+    /// The request that goes to `path`, unless the address that was configured is the whole one. Which fields it takes is for
+    /// the server to say.
+    fn outgoing(&self, path: &str, body: JsonObject) -> Result<Outgoing, ProviderError> {
+        let path = if self.base.as_str().ends_with(path) { "" } else { path };
+        Outgoing::new(self.base.join(path), Value::Object(body).to_string())
+    }
+}
+
+impl Protocol for Custom {
+    fn key_place(&self) -> key::Place {
+        self.header.clone().map_or(key::Place::Bearer, key::Place::Header)
+    }
+
+    fn chat(&self, call: &ChatCall, target: Target<'_>) -> Result<Outgoing, ProviderError> {
+        let mut body = chat_body(call, given::all(&call.generation.given, BOOKKEEPING), target);
+        stream(&mut body, call.generation.is_streamed(), true);
+        self.outgoing("/chat/completions", body)
+    }
+
+    fn chat_reader(&self, choices: usize) -> Box<dyn AnswerReader> {
+        Box::new(ChatReader::new(choices))
+    }
+
+    fn complete(&self, call: &CompletionCall, target: Target<'_>) -> Result<Outgoing, ProviderError> {
+        let mut body = completion_body(call, given::all(&call.generation.given, BOOKKEEPING), target)?;
+        stream(&mut body, call.generation.is_streamed(), true);
+        self.outgoing("/completions", body)
+    }
+
+    fn completion_reader(&self, choices: usize) -> Box<dyn AnswerReader> {
+        Box::new(CompletionReader::new(choices))
+    }
+
+    fn embed(&self, call: &EmbeddingCall, target: Target<'_>) -> Result<Vec<Outgoing>, ProviderError> {
+        let mut body = JsonObject::new();
+        body.insert("model".into(), target.model.into());
+        body.insert("input".into(), texts(call, Texts::Instructed, target)?.into());
+        body.extend(call.dimensions.map(|dimensions| ("dimensions".to_owned(), dimensions.into())));
+        body.extend(call.input_type.as_ref().map(|kind| ("input_type".to_owned(), kind.clone().into())));
+        // As vLLM spells it.
+        let cut = call.cut.map(|cut| match cut {
+            Cut::Context => json!(-1),
+            Cut::Tokens(tokens) => json!(tokens),
+        });
+        body.extend(cut.map(|tokens| ("truncate_prompt_tokens".to_owned(), tokens)));
+        Ok(vec![self.outgoing("/embeddings", body)?])
+    }
+
+    fn embeddings(&self, body: &[u8]) -> Result<Embeddings, Fault> {
+        embeddings(body)
+    }
+}
 
 fn credential(fields: &mut ExternalModelFields) -> Option<CredentialFields<'_>> {
     let config = fields.custom_provider_config.as_mut()?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
+use super::protocol::Protocol;
 use super::{BaseUrl, BaseUrlError, OTHERS, PROVIDERS};
 use crate::endpoints::Task;
 use crate::wire::FieldError;
@@ -30,9 +31,6 @@ impl fmt::Debug for ProviderEntry {
         formatter.write_str(self.name)
     }
 }
-
-/// How a provider's API is spoken to.
-pub(super) trait Protocol: fmt::Debug + Send + Sync {}
 
 /// The two spellings of a credential.
 pub(super) struct CredentialFields<'a> {

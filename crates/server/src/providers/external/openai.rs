@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
+use serde_json::Value;
 
-use super::BaseUrl;
 use super::address::escaped;
-use super::model::{CredentialFields, Place, Protocol, ProviderEntry, base_url};
+use super::dialect::{ChatReader, CompletionReader, Texts, chat_body, completion_body, embeddings, stream, texts};
+use super::entra::Entra;
+use super::model::{CredentialFields, Place, ProviderEntry, base_url};
+use super::protocol::{AnswerReader, Fault, Outgoing, Protocol, Target};
+use super::{BaseUrl, given, key};
 use crate::endpoints::Task;
-use crate::wire::FieldError;
+use crate::providers::{ChatCall, CompletionCall, Cut, EmbeddingCall, Embeddings, ProviderError};
 use crate::wire::external::{ExternalModelFields, OpenAiConfig, OpenAiType};
+use crate::wire::{FieldError, JsonObject};
 
 /// OpenAI.
 pub(super) const PROVIDER: ProviderEntry = ProviderEntry {
@@ -39,14 +44,136 @@ struct Azure {
     entra: Option<Entra>,
 }
 
-/// Whose token is used. Its secret is the credential.
-#[derive(Debug)]
-struct Entra {
-    tenant: String,
-    client: String,
+/// What OpenAI's chat models take.
+const CHAT: &[&str] = &[
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "seed",
+    "stop",
+    "logprobs",
+    "top_logprobs",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "reasoning_effort",
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+];
+
+/// What its older models for completions take.
+const COMPLETIONS: &[&str] = &[
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "seed",
+    "stop",
+    "logprobs",
+    "user",
+];
+
+impl OpenAi {
+    /// The request that goes to `path`.
+    fn outgoing(&self, path: &str, body: JsonObject) -> Result<Outgoing, ProviderError> {
+        let uri = match &self.azure {
+            None => self.base.join(path),
+            Some(Azure { deployment, version, .. }) => {
+                self.base.join(&format!("/openai/deployments/{deployment}{path}?api-version={version}"))
+            }
+        };
+        let outgoing = Outgoing::new(uri, Value::Object(body).to_string())?;
+        Ok(match &self.organization {
+            Some(organization) => outgoing.with(HeaderName::from_static("openai-organization"), organization.clone()),
+            None => outgoing,
+        })
+    }
 }
 
-impl Protocol for OpenAi {}
+impl Protocol for OpenAi {
+    fn key_place(&self) -> key::Place {
+        match &self.azure {
+            Some(Azure { entra: None, .. }) => key::Place::Header(HeaderName::from_static("api-key")),
+            _ => key::Place::Bearer,
+        }
+    }
+
+    fn entra(&self) -> Option<&Entra> {
+        self.azure.as_ref()?.entra.as_ref()
+    }
+
+    fn chat(&self, call: &ChatCall, target: Target<'_>) -> Result<Outgoing, ProviderError> {
+        let mut fields = given::taken(&call.generation.given, CHAT, target)?;
+        // Models that think refuse the older of the two names.
+        if thinks(target.model)
+            && let Some(most) = fields.remove("max_tokens")
+        {
+            fields.insert("max_completion_tokens".into(), most);
+        }
+        let mut body = chat_body(call, fields, target);
+        stream(&mut body, call.generation.is_streamed(), true);
+        self.outgoing("/chat/completions", body)
+    }
+
+    fn chat_reader(&self, choices: usize) -> Box<dyn AnswerReader> {
+        Box::new(ChatReader::new(choices))
+    }
+
+    fn complete(&self, call: &CompletionCall, target: Target<'_>) -> Result<Outgoing, ProviderError> {
+        let fields = given::taken(&call.generation.given, COMPLETIONS, target)?;
+        let mut body = completion_body(call, fields, target)?;
+        stream(&mut body, call.generation.is_streamed(), true);
+        self.outgoing("/completions", body)
+    }
+
+    fn completion_reader(&self, choices: usize) -> Box<dyn AnswerReader> {
+        Box::new(CompletionReader::new(choices))
+    }
+
+    fn embed(&self, call: &EmbeddingCall, target: Target<'_>) -> Result<Vec<Outgoing>, ProviderError> {
+        refuse_cut(call, target)?;
+        if call.input_type.is_some() {
+            return Err(target.refuse("input_type"));
+        }
+        let mut body = JsonObject::new();
+        body.insert("model".into(), target.model.into());
+        body.insert("input".into(), texts(call, Texts::Instructed, target)?.into());
+        body.extend(call.dimensions.map(|dimensions| ("dimensions".to_owned(), dimensions.into())));
+        Ok(vec![self.outgoing("/embeddings", body)?])
+    }
+
+    fn embeddings(&self, body: &[u8]) -> Result<Embeddings, Fault> {
+        embeddings(body)
+    }
+}
+
+/// Whether a model is of those that think before they answer: o1 and its successors, and GPT-5.
+fn thinks(model: &str) -> bool {
+    let numbered = |rest: &str| rest.starts_with(|letter: char| letter.is_ascii_digit());
+    model.starts_with("gpt-5") || model.strip_prefix('o').is_some_and(numbered)
+}
+
+/// Refuses what would cut texts.
+pub(super) fn refuse_cut(call: &EmbeddingCall, target: Target<'_>) -> Result<(), ProviderError> {
+    match call.cut {
+        None => Ok(()),
+        Some(Cut::Context) => Err(target.refuse("truncate")),
+        Some(Cut::Tokens(_)) => Err(target.refuse("truncate_prompt_tokens")),
+    }
+}
 
 fn credential(fields: &mut ExternalModelFields) -> Option<CredentialFields<'_>> {
     let config = fields.openai_config.as_mut()?;
@@ -84,7 +211,7 @@ fn check(fields: &ExternalModelFields, place: &Place) -> Result<Arc<dyn Protocol
             let tenant = config.microsoft_entra_tenant_id.as_deref();
             let client = config.microsoft_entra_client_id.as_deref();
             Some(Entra {
-                tenant: escaped(fields.required("microsoft_entra_tenant_id", tenant)?),
+                tenant: fields.required("microsoft_entra_tenant_id", tenant)?.to_owned(),
                 client: fields.required("microsoft_entra_client_id", client)?.to_owned(),
             })
         }
