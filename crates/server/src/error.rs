@@ -74,6 +74,13 @@ pub enum ErrorKind {
     InsufficientMemory,
     /// The answer was not complete in time.
     Timeout,
+    /// The API behind the model refused the request.
+    Upstream {
+        /// With this status, of 400 to 499.
+        status: u16,
+        /// Seconds after which it wants to be asked again.
+        retry_after: Option<u16>,
+    },
     /// The server's own failure.
     Internal,
 }
@@ -126,6 +133,7 @@ impl ErrorKind {
             Self::Timeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "timeout_error", Some("request_timeout"), "DEADLINE_EXCEEDED")
             }
+            Self::Upstream { status, .. } => upstream(status),
             Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), "INTERNAL_ERROR")
             }
@@ -137,9 +145,24 @@ impl ErrorKind {
         match self {
             Self::RateLimited => Some(1),
             Self::Unavailable => Some(2),
+            Self::Upstream { status: 429, retry_after } => Some(retry_after.map_or(1, u32::from)),
             _ => None,
         }
     }
+}
+
+/// The codes of another API's refusal: its status is passed on.
+fn upstream(status: u16) -> Codes {
+    let (kind, code) = match status {
+        401 => ("authentication_error", "UNAUTHENTICATED"),
+        403 => ("permission_error", "PERMISSION_DENIED"),
+        404 => ("invalid_request_error", "NOT_FOUND"),
+        408 => ("timeout_error", "DEADLINE_EXCEEDED"),
+        409 => ("invalid_request_error", "ABORTED"),
+        429 => ("rate_limit_error", "REQUEST_LIMIT_EXCEEDED"),
+        _ => ("invalid_request_error", "BAD_REQUEST"),
+    };
+    (StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), kind, Some("upstream_error"), code)
 }
 
 /// An error that a caller gets to see.

@@ -44,7 +44,7 @@ pub(super) async fn answer(
     let grammar = grammar::checked(request.grammar, &request.sampling)?;
     let tools = tools::checked(request.tools, grammar.as_ref(), &request.sampling)?;
     let generation = checks::chat_generation(&request.chat, request.sampling, &request.output, app.limits())?;
-    let generation = Generation { grammar, ..generation };
+    let generation = Generation { grammar, given: request.given, ..generation };
     checks::check_choices(1, generation.choices, app.limits())?;
     let logprobs = generation.sampling.logprobs.is_some();
     let may_call = tools.is_some();

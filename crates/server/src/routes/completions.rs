@@ -41,7 +41,7 @@ pub(super) async fn answer(
     let streamed = checks::streaming(&request.output)?;
     let grammar = grammar::checked(request.grammar, &request.sampling)?;
     let mut checked = checks::completion(request.completion, request.sampling, &request.output, app.limits())?;
-    checked.call.generation.grammar = grammar;
+    (checked.call.generation.grammar, checked.call.generation.given) = (grammar, request.given);
     let generated = checked.call.generation.choices;
     checks::check_choices(checked.call.prompts.len(), generated, app.limits())?;
 
