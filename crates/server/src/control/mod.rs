@@ -4,11 +4,19 @@
 //! for changes, and the gate answers from what it has put in memory.
 
 mod follow;
+mod grants;
+mod people;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+
+pub use grants::WantedGrant;
+pub use people::Person;
+pub(crate) use people::word;
+pub use tokens::{NewToken, TOKENS_PER_PRINCIPAL, TokensOf};
 
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Directory, Gate};
@@ -63,7 +71,13 @@ impl ControlPlane {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let text = "the store does not answer, so nothing can be looked up or changed";
-        ApiError::unavailable(text, error.to_string())
+        match error {
+            StoreError::Missing { .. } => Self::new(ErrorKind::NotFound, error.to_string()),
+            error if error.is_orphan() => {
+                Self::new(ErrorKind::Conflict, "what this is to belong to was removed meanwhile")
+            }
+            error => Self::unavailable(text, error.to_string()),
+        }
     }
 }
 

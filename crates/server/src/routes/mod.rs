@@ -17,12 +17,15 @@ mod health;
 mod identity;
 mod invocations;
 mod models;
+mod permissions;
 mod rerank;
+mod scim;
 mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tokenize;
+mod tokens;
 mod tools;
 
 use axum::Router;
@@ -73,6 +76,9 @@ fn routes() -> Vec<Route> {
         Route::get("/metrics", Needs::Caller, health::metrics),
     ];
     routes.extend(tokenizer(""));
+    routes.extend(scim::routes());
+    routes.extend(tokens::routes());
+    routes.extend(permissions::routes());
     for prefix in DATA_PLANES {
         routes.extend([
             Route::post(format!("{prefix}/chat/completions"), QUERY, chat::create),

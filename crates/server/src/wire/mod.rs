@@ -16,10 +16,13 @@ mod json;
 mod later;
 pub mod models;
 pub mod options;
+pub mod permissions;
 mod read;
 mod request;
 pub mod rerank;
+pub mod scim;
 pub mod tokenize;
+pub mod tokens;
 pub mod tools;
 
 pub use fields::FieldError;
