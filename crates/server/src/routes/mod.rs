@@ -20,6 +20,7 @@ mod models;
 mod permissions;
 mod rerank;
 mod scim;
+mod serving;
 mod stream;
 mod table;
 #[cfg(test)]
@@ -79,6 +80,7 @@ fn routes() -> Vec<Route> {
     routes.extend(scim::routes());
     routes.extend(tokens::routes());
     routes.extend(permissions::routes());
+    routes.extend(serving::routes());
     for prefix in DATA_PLANES {
         routes.extend([
             Route::post(format!("{prefix}/chat/completions"), QUERY, chat::create),

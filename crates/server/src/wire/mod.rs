@@ -21,6 +21,8 @@ mod read;
 mod request;
 pub mod rerank;
 pub mod scim;
+pub mod served;
+pub mod serving;
 pub mod tokenize;
 pub mod tokens;
 pub mod tools;
