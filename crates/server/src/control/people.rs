@@ -3,10 +3,13 @@
 //! Owns what may not be: principals of the configuration file are changed there, the built-in ones stay, groups do not hold
 //! themselves, and somebody can go on being the administrator.
 
+use uuid::Uuid;
+
 use super::{ControlPlane, already_exists, does_not_exist};
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::Admin;
 use crate::store::{ADMINS, BUILT_IN_ADMIN, Change, PrincipalKind, PrincipalRow, USERS, now};
+use crate::wire::FieldError;
 
 /// A principal with what it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,42 @@ pub struct Person {
     pub members: Vec<String>,
     /// Ids of the groups that it is a direct member of.
     pub groups: Vec<String>,
+}
+
+/// Most characters of a text about a principal.
+const TEXT: usize = 255;
+
+/// Refuses what is no name of a principal of that kind.
+///
+/// # Errors
+/// The bound, and the field as SCIM has it.
+pub fn check_name(kind: PrincipalKind, name: &str) -> Result<(), FieldError> {
+    let field = match kind {
+        PrincipalKind::User => "userName",
+        PrincipalKind::Group => "displayName",
+        PrincipalKind::ServicePrincipal => {
+            let is_uuid = Uuid::parse_str(name).is_ok_and(|id| id.hyphenated().to_string() == name);
+            let refused = || FieldError::value("applicationId", "a UUID in small letters", name);
+            return if is_uuid { Ok(()) } else { Err(refused()) };
+        }
+    };
+    check_text(field, name)?;
+    if name.is_empty() || name.trim() != name {
+        return Err(FieldError::value(field, "a text that is not empty and has no blanks around it", name));
+    }
+    Ok(())
+}
+
+/// Refuses a text that is too long to be stored, or cannot be shown on a line.
+pub(crate) fn check_text(field: &str, text: &str) -> Result<(), FieldError> {
+    let length = text.chars().count();
+    if length > TEXT {
+        return Err(FieldError::value(field, format!("at most {TEXT} characters"), length));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(FieldError::value(field, "a text without control characters", format!("{text:?}")));
+    }
+    Ok(())
 }
 
 /// A kind of principal in words.

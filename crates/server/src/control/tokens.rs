@@ -2,21 +2,23 @@
 
 use uuid::Uuid;
 
-use super::{ControlPlane, does_not_exist};
+use super::{ControlPlane, check_text, does_not_exist};
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Admin, Caller, Token};
 use crate::store::{Change, PrincipalKind, StoreError, TokenRow, now};
+use crate::wire::FieldError;
 
 /// Most tokens of one principal.
 pub const TOKENS_PER_PRINCIPAL: i64 = 600;
 
+/// Longest life that is given as a number of seconds: ten years. Without one a token lives for ever.
+const LONGEST_LIFE: i64 = 10 * 365 * 24 * 3600;
+
 /// What is wanted of a new token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewToken {
-    /// What its owner says of it.
-    pub comment: String,
-    /// Seconds for which it counts; for ever without.
-    pub lifetime_seconds: Option<i64>,
+    comment: String,
+    lifetime_seconds: Option<i64>,
 }
 
 /// Whose tokens somebody may change.
@@ -29,6 +31,20 @@ pub enum TokensOf<'a> {
 }
 
 impl NewToken {
+    /// A token with that comment, for so many seconds; for ever without.
+    ///
+    /// # Errors
+    /// A comment that is too long, and a life that is too short or too long.
+    pub fn new(comment: String, lifetime_seconds: Option<i64>) -> Result<Self, FieldError> {
+        check_text("comment", &comment)?;
+        match lifetime_seconds {
+            Some(odd) if !(1..=LONGEST_LIFE).contains(&odd) => {
+                Err(FieldError::value("lifetime_seconds", format!("between 1 and {LONGEST_LIFE}"), odd))
+            }
+            lifetime_seconds => Ok(Self { comment, lifetime_seconds }),
+        }
+    }
+
     /// Adds such a token for that principal. What is made is shown here and nowhere else.
     ///
     /// # Errors
@@ -40,7 +56,7 @@ impl NewToken {
         created_by: &str,
     ) -> Result<(Token, TokenRow), StoreError> {
         let (token, created) = (Token::random(), now());
-        let expires = self.lifetime_seconds.map(|seconds| created.saturating_add(seconds.saturating_mul(1000)));
+        let expires = self.lifetime_seconds.map(|seconds| created + seconds * 1000);
         let row = TokenRow {
             id: Uuid::new_v4().simple().to_string(),
             principal_id: owner_id.to_owned(),

@@ -9,9 +9,10 @@ use axum::Json;
 use axum::extract::State;
 
 use super::extract::{JsonBody, OptionalBody, PathName};
+use super::serving::in_words_of_control;
 use super::table::{Needs, Route};
 use crate::control::{WantedGrant, does_not_exist, word};
-use crate::error::{ApiError, ErrorKind};
+use crate::error::ApiError;
 use crate::gate::{Allowed, Caller, Directory, Level, Manage, Permission, View};
 use crate::serve::App;
 use crate::store::{ADMINS, PrincipalKind, PrincipalRow};
@@ -96,10 +97,7 @@ async fn change(
 
 /// The endpoint, in the words of the control plane: the same whether it is missing or hidden.
 fn open<L: Level>(app: &App, caller: &Caller, id: &str) -> Result<Allowed<L>, ApiError> {
-    app.gate().allow_id(caller, id).map_err(|error| match error.kind() {
-        ErrorKind::EndpointNotFound => does_not_exist("serving endpoint of the id", id),
-        _ => error,
-    })
+    app.gate().allow_id(caller, id).map_err(in_words_of_control)
 }
 
 /// What is wanted, by ids.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::extract::{JsonBody, OptionalBody, PathName, QueryFields};
 use super::table::{Needs, Route};
-use crate::control::{NewToken, TokensOf, does_not_exist};
+use crate::control::{NewToken, TokensOf, check_text, does_not_exist};
 use crate::error::ApiError;
 use crate::gate::{Caller, Directory};
 use crate::serve::App;
@@ -16,11 +16,6 @@ use crate::wire::tokens::{
     UpdateFields,
 };
 use crate::wire::{self, FieldError, JsonObject};
-
-/// Longest life that is given as a number of seconds: ten years. Without one a token lives for ever.
-const LONGEST_LIFE: i64 = 10 * 365 * 24 * 3600;
-/// Most characters of a comment.
-const COMMENT: usize = 255;
 
 const MANAGED: &str = "/api/2.0/token-management/tokens";
 
@@ -47,7 +42,7 @@ async fn create(
 ) -> Result<Json<Created<PublicTokenInfo>>, ApiError> {
     let CreateFields { comment, lifetime_seconds, scopes, autoscope_enabled } = wire::read_object(fields)?;
     refuse_scopes(scopes.as_deref(), autoscope_enabled)?;
-    let wanted = wanted(comment, lifetime_seconds)?;
+    let wanted = NewToken::new(comment.unwrap_or_default(), lifetime_seconds)?;
     let (token, row) = app.control()?.create_token(&caller, wanted).await?;
     Ok(Json(Created { token_value: token.text().to_owned(), token_info: public(&row) }))
 }
@@ -89,7 +84,7 @@ async fn create_on_behalf(
     let admin = app.gate().admin(&caller)?;
     let fields: OnBehalfFields = wire::read_object(fields)?;
     refuse_scopes(fields.scopes.as_deref(), fields.autoscope_enabled)?;
-    let wanted = wanted(fields.comment, fields.lifetime_seconds)?;
+    let wanted = NewToken::new(fields.comment.unwrap_or_default(), fields.lifetime_seconds)?;
     let made = app.control()?.create_token_on_behalf(&admin, &caller, &fields.application_id, wanted).await;
     let (token, row) = made?;
     let token_info = info(&row, &app.gate().directory());
@@ -141,24 +136,6 @@ async fn delete_any(State(app): State<App>, PathName(id): PathName, caller: Call
     Ok(Json(json!({})))
 }
 
-fn wanted(comment: Option<String>, lifetime_seconds: Option<i64>) -> Result<NewToken, FieldError> {
-    let comment = comment.unwrap_or_default();
-    check_comment("comment", &comment)?;
-    match lifetime_seconds {
-        Some(odd) if !(1..=LONGEST_LIFE).contains(&odd) => {
-            Err(FieldError::value("lifetime_seconds", format!("between 1 and {LONGEST_LIFE}"), odd))
-        }
-        lifetime_seconds => Ok(NewToken { comment, lifetime_seconds }),
-    }
-}
-
-fn check_comment(field: &str, comment: &str) -> Result<(), FieldError> {
-    match comment.chars().count() {
-        ..=COMMENT => Ok(()),
-        length => Err(FieldError::value(field, format!("at most {COMMENT} characters"), length)),
-    }
-}
-
 /// Every token is good for all that its owner may do.
 fn refuse_scopes(scopes: Option<&[Value]>, autoscope: Option<bool>) -> Result<(), FieldError> {
     if scopes.is_some_and(|scopes| !scopes.is_empty()) {
@@ -180,7 +157,7 @@ fn described(fields: JsonObject) -> Result<String, FieldError> {
     token.retain(|_, value| !value.is_null());
     let comment = wire::take_text(&mut token, "comment")?;
     let comment = comment.ok_or_else(|| FieldError::Missing { field: "token.comment".into() })?;
-    check_comment("token.comment", &comment)?;
+    check_text("token.comment", &comment)?;
     Ok(comment)
 }
 

@@ -170,10 +170,15 @@ pub(super) fn folder(kind: PrincipalKind) -> &'static str {
     }
 }
 
-/// What else the store knows of a principal.
+/// What else is known of a principal. A user whose name is an address is written to there, unless others are given.
 pub(super) fn details(row: &PrincipalRow) -> Result<Details, ApiError> {
-    serde_json::from_str(&row.details).map_err(|error| {
+    let mut details: Details = serde_json::from_str(&row.details).map_err(|error| {
         let detail = format!("the details of principal {}: {error}", row.id);
         ApiError::internal("the store holds what this version cannot read", detail)
-    })
+    })?;
+    if row.kind == PrincipalKind::User && details.emails.is_empty() && row.name.contains('@') {
+        let kind = Some("work".to_owned());
+        details.emails.push(Part { value: row.name.clone(), primary: Some(true), kind, ..Part::default() });
+    }
+    Ok(details)
 }

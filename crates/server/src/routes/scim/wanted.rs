@@ -6,15 +6,13 @@ use uuid::Uuid;
 
 use super::attribute::Attribute;
 use super::render::{GROUP_TYPE, details, schema};
-use crate::control::Person;
+use crate::control::{Person, check_name, check_text};
 use crate::error::ApiError;
 use crate::gate::Directory;
 use crate::store::{PrincipalKind, PrincipalRow};
 use crate::wire::FieldError;
 use crate::wire::scim::{Details, Meta, Part, PersonName, Resource, WORKSPACE_USER};
 
-/// Most characters of a text.
-const TEXT: usize = 255;
 /// Most values of an attribute that the store keeps as they are.
 const VALUES: usize = 100;
 
@@ -70,7 +68,7 @@ fn missing(field: &str) -> ApiError {
 /// Gives `person`, who has a name, everything else.
 fn complete(mut person: Person, resource: Resource) -> Result<Person, ApiError> {
     let row = &mut person.row;
-    check_name(row)?;
+    check_name(row.kind, &row.name)?;
     let name = resource.name.filter(|name| *name != PersonName::default());
     let full_name = name.as_ref().map(|name| {
         let parts = [&name.given_name, &name.family_name];
@@ -82,11 +80,7 @@ fn complete(mut person: Person, resource: Resource) -> Result<Person, ApiError> 
     row.active = resource.active.unwrap_or(row.active);
     row.external_id = resource.external_id;
     row.external_id.iter().try_for_each(|id| check_text("externalId", id))?;
-    let mut emails = kept(Attribute::Emails, resource.emails)?;
-    if row.kind == PrincipalKind::User && emails.is_empty() && row.name.contains('@') {
-        let kind = Some("work".to_owned());
-        emails = vec![Part { value: row.name.clone(), primary: Some(true), kind, ..Part::default() }];
-    }
+    let emails = kept(Attribute::Emails, resource.emails)?;
     let entitlements = kept(Attribute::Entitlements, resource.entitlements)?;
     let known = Details { name, emails, entitlements, roles: kept(Attribute::Roles, resource.roles)? };
     if let Some(name) = &known.name {
@@ -139,34 +133,6 @@ fn check_groups(before: &Person, given: &[String], directory: &Directory) -> Res
         return Ok(());
     }
     Err(FieldError::conflict("groups", "membership is changed through the `members` of the group"))
-}
-
-fn check_name(row: &PrincipalRow) -> Result<(), FieldError> {
-    let field = match row.kind {
-        PrincipalKind::User => "userName",
-        PrincipalKind::Group => "displayName",
-        PrincipalKind::ServicePrincipal => {
-            let uuid = Uuid::parse_str(&row.name).is_ok_and(|id| id.hyphenated().to_string() == row.name);
-            let bound = "a UUID in small letters";
-            return if uuid { Ok(()) } else { Err(FieldError::value("applicationId", bound, &row.name)) };
-        }
-    };
-    check_text(field, &row.name)?;
-    if row.name.is_empty() || row.name.trim() != row.name {
-        return Err(FieldError::value(field, "a text that is not empty and has no blanks around it", &row.name));
-    }
-    Ok(())
-}
-
-fn check_text(field: &str, text: &str) -> Result<(), FieldError> {
-    let length = text.chars().count();
-    if length > TEXT {
-        return Err(FieldError::value(field, format!("at most {TEXT} characters"), format!("{length}")));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(FieldError::value(field, "a text without control characters", format!("{text:?}")));
-    }
-    Ok(())
 }
 
 /// Values that are kept as they are.
