@@ -139,7 +139,7 @@ impl From<StoreError> for ApiError {
 
 /// The refusal of a name that is taken.
 pub(crate) fn already_exists(what: &str, name: &str) -> ApiError {
-    ApiError::new(ErrorKind::AlreadyExists, format!("there is a {what} named `{name}` already"))
+    ApiError::new(ErrorKind::AlreadyExists, format!("the {what} `{name}` exists already"))
 }
 
 /// The refusal of a name that nothing has.

@@ -6,6 +6,8 @@ mod around;
 mod fake;
 mod plane;
 mod ranks;
+mod serving;
+mod stored;
 mod tokenizers;
 
 use axum::body::Body;
