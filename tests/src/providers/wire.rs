@@ -126,7 +126,7 @@ async fn failure<W: Wire>(state: &State, headers: &HeaderMap, model: &str, fault
 fn events_with<W: Wire>(state: &Arc<State>, events: Vec<String>, fault: &str) -> Response<Body> {
     let error = || W::stream_error("the model is on fire");
     // Behind the beginning of the answer.
-    let some = || events[..events.len() / 2].to_vec();
+    let some = || events[..events.len() * 3 / 4].to_vec();
     match fault {
         "malformed" => streamed(state, [some(), vec!["data: {\"id\": \n\n".to_owned()]].concat()),
         "error-in-200" => streamed(state, vec![error()]),
@@ -153,7 +153,11 @@ fn streamed(state: &Arc<State>, events: Vec<String>) -> Response<Body> {
 /// Ends in the middle of a chunk.
 fn broken(state: &Arc<State>, events: Vec<String>) -> Response<Body> {
     let kind = if events[0].starts_with('{') { "application/json" } else { "text/event-stream" };
-    let cut = stream::iter([Err(std::io::Error::other("cut"))]);
+    let cut = stream::once(async {
+        // What was said before is to arrive.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Err(std::io::Error::other("cut"))
+    });
     body(state, kind, pieces(events).chain(cut).boxed())
 }
 
