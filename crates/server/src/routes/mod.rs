@@ -24,6 +24,7 @@ mod table;
 mod tests;
 mod tokenize;
 mod tools;
+mod usage;
 
 use axum::Router;
 use axum::http::{Method, Uri};
@@ -71,6 +72,8 @@ fn routes() -> Vec<Route> {
         Route::get("/health/live", Needs::Nothing, health::live),
         Route::get("/health/ready", Needs::Nothing, health::ready),
         Route::get("/metrics", Needs::Caller, health::metrics),
+        Route::get("/api/2.0/serving/endpoint-usage", Needs::Caller, usage::list),
+        Route::get("/api/2.0/serving/served-entities", Needs::Caller, usage::served_entities),
     ];
     routes.extend(tokenizer(""));
     for prefix in DATA_PLANES {

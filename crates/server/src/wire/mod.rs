@@ -21,6 +21,7 @@ mod request;
 pub mod rerank;
 pub mod tokenize;
 pub mod tools;
+pub mod usage;
 
 pub use fields::FieldError;
 pub use read::{JsonObject, parse_object, read_object, take_text};
