@@ -1,9 +1,6 @@
 //! `hearth serve`: models over HTTP.
 
-use std::fs::DirBuilder;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,13 +9,14 @@ use hearth::config::ConfigError;
 use hearth::connections::{self, within_open_files};
 use hearth::endpoints::Endpoint;
 use hearth::models::{Models, Residence};
-use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
-use hearth::store::Store;
+use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
+use hearth::usage::{Ingest, record_lasting};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
-use super::load::{LoadArguments, ModelArgument, free_memory, shares};
+use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
+use super::state::{StateArguments, open_journal, open_store};
 use super::terminal::say;
 
 /// What is served when no model is named: a small one of each kind.
@@ -30,15 +28,17 @@ pub(super) struct Arguments {
     /// Model to serve, under its own name or another; may be repeated [default: a small chat and an embedding model]
     #[arg(long = "model", value_name = "[NAME=]MODEL")]
     models: Vec<String>,
-    /// Address to listen on; one that other machines reach needs a token in HEARTH_TOKEN
+    /// Address to listen on; one that other machines reach needs a token, of `hearth token create` or in HEARTH_TOKEN
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
     /// Port to listen on; 0 takes any free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Folder of the store: principals, tokens, endpoints, secrets and usage [default: ~/.local/state/hearth]
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArguments,
+    /// Days after which usage is removed from the store [default: it stays]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    usage_days: Option<u32>,
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -75,14 +75,16 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     let connections = ConnectionLimits { most: arguments.max_connections, ..ConnectionLimits::default() };
     let settings =
         ServeSettings { host: arguments.host, port: arguments.port, connections, ..ServeSettings::from_environment() };
-    let state = arguments.state.clone().or_else(|| settings.state.clone());
-    let config = arguments.limits.settings(ServeSettings { state, ..settings }).check()?;
+    let config = arguments.limits.settings(arguments.state.settings(settings)).check()?;
     let connections = ConnectionLimits { most: within_open_files(config.connections.most), ..config.connections };
     let options = arguments.load.options();
     let keep_alive = arguments.keep_alive.map(Duration::from_secs);
     let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
     let store = open_store(&config).await?;
-    let app = App::with_store(config.access, config.limits, models, store).await?;
+    let hosting = Arc::new(ModelArguments::new(arguments.limits.clone(), options));
+    let kept = arguments.usage_days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600));
+    let ingest = Ingest::new(open_journal(&config)?, store.clone(), kept);
+    let app = App::with_store(config.access, config.limits, models, store, hosting).await?.with_usage(ingest);
     if !app.gate().is_open_to_somebody() {
         return Err(ConfigError::TokenRequired { host: arguments.host }.into());
     }
@@ -106,17 +108,6 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The store, in a folder that nobody else may look into.
-async fn open_store(config: &ServeConfig) -> Result<Store> {
-    let folder = &config.state;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("cannot make {}", folder.display()))?;
-    Store::open(&config.store).await.with_context(|| format!("cannot open the store in {}", folder.display()))
-}
-
 /// Puts every model behind its endpoint; those that are not loaded on demand one after the other, as soon as they answer.
 async fn host_all(app: &App, models: Vec<(String, String)>, arguments: &Arguments) -> Result<()> {
     let options = arguments.load.options();
@@ -132,12 +123,16 @@ async fn host_all(app: &App, models: Vec<(String, String)>, arguments: &Argument
         let options = arguments.limits.options(&name, options.clone());
         let source = Arc::new(ModelArgument::new(name.clone(), model, options, share)?);
         let residence = if arguments.on_demand { Residence::OnDemand } else { Residence::Kept };
+        let key = source.key();
         let hosted = app.models().host(&name, source, residence);
+        app.control()?.adopt(key, hosted.clone());
         if residence == Residence::Kept && hosted.load().await.is_err() {
             let reason = hosted.failure().map_or_else(|| "unknown".to_owned(), |failure| failure.to_string());
             bail!("{reason}");
         }
-        app.endpoints().insert(Endpoint::new(name, Arc::new(hosted), created)?)?;
+        let endpoint = Endpoint::new(name, Arc::new(hosted), created)?;
+        record_lasting(app.control()?.store(), &endpoint).await?;
+        app.endpoints().insert(endpoint)?;
     }
     Ok(())
 }

@@ -17,12 +17,16 @@ mod health;
 mod identity;
 mod invocations;
 mod models;
+mod permissions;
 mod rerank;
+mod scim;
+mod serving;
 mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tokenize;
+mod tokens;
 mod tools;
 mod usage;
 
@@ -72,10 +76,13 @@ fn routes() -> Vec<Route> {
         Route::get("/health/live", Needs::Nothing, health::live),
         Route::get("/health/ready", Needs::Nothing, health::ready),
         Route::get("/metrics", Needs::Caller, health::metrics),
-        Route::get("/api/2.0/serving/endpoint-usage", Needs::Caller, usage::list),
-        Route::get("/api/2.0/serving/served-entities", Needs::Caller, usage::served_entities),
     ];
     routes.extend(tokenizer(""));
+    routes.extend(scim::routes());
+    routes.extend(tokens::routes());
+    routes.extend(permissions::routes());
+    routes.extend(serving::routes());
+    routes.extend(usage::routes());
     for prefix in DATA_PLANES {
         routes.extend([
             Route::post(format!("{prefix}/chat/completions"), QUERY, chat::create),

@@ -5,13 +5,16 @@ use std::collections::HashSet;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query as UrlQuery, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 
-use crate::error::{ApiError, ErrorKind};
+use super::VIEW;
+use super::extract::{PathName, QueryFields};
+use super::serving::allow;
+use super::table::{Needs, Route};
+use crate::error::ApiError;
 use crate::gate::{Caller, Manage, View};
 use crate::serve::App;
 use crate::store::{Grouping, ServedEntityRow, Store, StoreError, UsageFilter, UsagePlace, Visible};
@@ -21,23 +24,24 @@ use crate::wire::usage::{
     GroupBy, ServedEntityList, ServedEntityVersion, UsageFormat, UsagePage, UsageQuestion,
 };
 
-/// The parameters of a URL.
-type Parameters = Result<UrlQuery<Vec<(String, String)>>, QueryRejection>;
-
-fn read(parameters: Parameters) -> Result<Vec<(String, String)>, ApiError> {
-    let unreadable = |rejection: QueryRejection| ApiError::new(ErrorKind::BadRequest, rejection.body_text());
-    parameters.map(|UrlQuery(pairs)| pairs).map_err(unreadable)
+/// The routes of this file.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/api/2.0/serving/endpoint-usage", Needs::Caller, list),
+        Route::get("/api/2.0/serving/served-entities", Needs::Caller, served_entities),
+        Route::get("/api/2.0/serving-endpoints/{name}/metrics", VIEW, metrics),
+    ]
 }
 
 /// `GET /api/2.0/serving/endpoint-usage`: rows, or sums of groups of them; pages of JSON, or CSV in one piece.
-pub(super) async fn list(
+async fn list(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
-    parameters: Parameters,
+    QueryFields(fields): QueryFields,
 ) -> Result<Response, ApiError> {
     let store = app.control()?.store();
-    let question = UsageQuestion::read(&read(parameters)?)?;
+    let question = UsageQuestion::read(&fields)?;
     let wanted = headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/csv"));
     let format = question.format.unwrap_or(if wanted { UsageFormat::Csv } else { UsageFormat::Json });
     let filter = UsageFilter {
@@ -64,13 +68,13 @@ pub(super) async fn list(
 
 /// `GET /api/2.0/serving/served-entities`: what has answered under which id, of endpoints that the caller may see. Of those that
 /// are deleted, administrators do.
-pub(super) async fn served_entities(
+async fn served_entities(
     State(app): State<App>,
     caller: Caller,
-    parameters: Parameters,
+    QueryFields(fields): QueryFields,
 ) -> Result<Json<ServedEntityList>, ApiError> {
     let store = app.control()?.store();
-    if let Some((field, _)) = read(parameters)?.into_iter().next() {
+    if let Some(field) = fields.keys().next().cloned() {
         return Err(FieldError::Unknown { field }.into());
     }
     let seen = app.gate().all::<View>(&caller);
@@ -79,6 +83,14 @@ pub(super) async fn served_entities(
     let rows = store.served_entities().await?.into_iter();
     let rows = rows.filter(|row| all || seen.contains(row.endpoint_id.as_str()));
     Ok(Json(ServedEntityList { served_entities: rows.map(version).collect() }))
+}
+
+/// `GET /api/2.0/serving-endpoints/{name}/metrics`: the numbers of one endpoint, for Prometheus.
+async fn metrics(State(app): State<App>, PathName(name): PathName, caller: Caller) -> Result<Response, ApiError> {
+    let allowed = allow::<View>(&app, &caller, &name)?;
+    let (_, memory) = app.models().memory();
+    let text = app.usage().counts().render(allowed.endpoint(), memory);
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 /// What the caller may see; `None`: everything.

@@ -30,6 +30,7 @@ pub use usage::{Grouping, UsageFilter, UsagePlace, UsageSums, Visible};
 /// Each step of the tables' history; one that was released is never changed.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "control plane", include_str!("../../migrations/0001_control_plane.sql")),
+    (2, "principal details", include_str!("../../migrations/0002_principal_details.sql")),
     (4, "usage", include_str!("../../migrations/0004_usage.sql")),
 ];
 

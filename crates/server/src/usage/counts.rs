@@ -69,11 +69,6 @@ impl Counts {
         count.buckets[bucket] += 1;
     }
 
-    /// Forgets an endpoint that is no more.
-    pub(crate) fn forget(&self, endpoint_id: &str) {
-        self.endpoints().remove(endpoint_id);
-    }
-
     /// The numbers of an endpoint as text for Prometheus. `memory` is what there is for models, in bytes.
     pub(crate) fn render(&self, endpoint: &Endpoint, memory: u64) -> String {
         let mut counts = self.endpoints().get(endpoint.id()).cloned().unwrap_or_default();

@@ -49,11 +49,6 @@ impl Ingest {
         Self { journal, store, kept }
     }
 
-    /// The store.
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
-    }
-
     /// The log that writes into the journal.
     pub(crate) fn log(&self) -> UsageLog {
         let journal = self.journal.clone();

@@ -6,7 +6,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::FieldError;
+use super::{FieldError, JsonObject};
 
 /// Most rows of a page.
 const MOST_RESULTS: i64 = 10_000;
@@ -74,27 +74,25 @@ impl UsageQuestion {
     /// Reads the parameters of a URL.
     ///
     /// # Errors
-    /// One that is not known, given twice, or not what it should be.
-    pub fn read(pairs: &[(String, String)]) -> Result<Self, FieldError> {
+    /// One that is not known, or not what it should be.
+    pub fn read(fields: &JsonObject) -> Result<Self, FieldError> {
         let mut question = Self::default();
-        for (index, (name, value)) in pairs.iter().enumerate() {
-            if pairs[..index].iter().any(|(before, _)| before == name) {
-                return Err(FieldError::conflict(name, "it is given twice"));
-            }
+        for (name, value) in fields {
+            let text = value.as_str().unwrap_or_default();
             match name.as_str() {
-                "start_time" => question.start_time = Some(moment(name, value)?),
-                "end_time" => question.end_time = Some(moment(name, value)?),
-                "endpoint_name" => question.endpoint_name = Some(value.clone()),
-                "requester" => question.requester = Some(value.clone()),
-                "status_code" => question.status_code = Some(number(name, value, 100..=999)?),
-                "group_by" => question.group_by = groups(name, value)?,
-                "max_results" => question.max_results = Some(number(name, value, 1..=MOST_RESULTS)?),
-                "page_token" => question.page_token = Some(value.clone()),
+                "start_time" => question.start_time = Some(moment(name, text)?),
+                "end_time" => question.end_time = Some(moment(name, text)?),
+                "endpoint_name" => question.endpoint_name = Some(text.to_owned()),
+                "requester" => question.requester = Some(text.to_owned()),
+                "status_code" => question.status_code = Some(number(name, text, 100..=999)?),
+                "group_by" => question.group_by = groups(name, text)?,
+                "max_results" => question.max_results = Some(number(name, text, 1..=MOST_RESULTS)?),
+                "page_token" => question.page_token = Some(text.to_owned()),
                 "format" => {
-                    question.format = Some(match value.as_str() {
+                    question.format = Some(match text {
                         "json" => UsageFormat::Json,
                         "csv" => UsageFormat::Csv,
-                        _ => return Err(FieldError::value(name, "`json` or `csv`", value)),
+                        _ => return Err(FieldError::value(name, "`json` or `csv`", text)),
                     });
                 }
                 _ => return Err(FieldError::Unknown { field: name.clone() }),
@@ -221,8 +219,8 @@ mod tests {
     use super::*;
 
     fn read(query: &[(&str, &str)]) -> Result<UsageQuestion, String> {
-        let pairs: Vec<_> = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        UsageQuestion::read(&pairs).map_err(|error| error.to_string())
+        let fields = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        UsageQuestion::read(&fields).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -237,7 +235,6 @@ mod tests {
     fn what_cannot_be_asked_is_refused_by_name() {
         for (query, problem) in [
             (&[("endpoint", "x")][..], "unknown field `endpoint`"),
-            (&[("requester", "x"), ("requester", "x")], "`requester`: it is given twice"),
             (&[("group_by", "day,hour")], "`group_by` must be `endpoint`, `requester`, `served_entity` or `day`, not hour"),
             (&[("group_by", "day,day")], "`group_by`: `day` is given twice"),
             (&[("max_results", "0")], "`max_results` must be a whole number from 1 to 10000, not 0"),
