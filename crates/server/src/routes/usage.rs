@@ -20,9 +20,7 @@ use crate::serve::App;
 use crate::store::{Grouping, ServedEntityRow, Store, StoreError, UsageFilter, UsagePlace, Visible};
 use crate::usage::{place_of, sum, sums_as_csv, usage_as_csv};
 use crate::wire::FieldError;
-use crate::wire::usage::{
-    GroupBy, ServedEntityList, ServedEntityVersion, UsageFormat, UsagePage, UsageQuestion,
-};
+use crate::wire::usage::{GroupBy, ServedEntityList, ServedEntityVersion, UsageFormat, UsagePage, UsageQuestion};
 
 /// The routes of this file.
 pub(super) fn routes() -> Vec<Route> {

@@ -340,3 +340,130 @@ impl Asked {
         Ok(statement.fetch_all(&store.pool).await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &str, time: i64) -> Entry {
+        Entry { databricks_request_id: id.to_owned(), request_time: time, status_code: 200, ..Entry::default() }
+    }
+
+    fn of(requester: &str, endpoint: &str, entry: Entry) -> Entry {
+        let text = |kind: &str, name: &str| (format!("{kind}-{name}"), name.to_owned());
+        let ((requester_id, requester), (endpoint_id, endpoint_name)) = (text("r", requester), text("e", endpoint));
+        Entry { requester_id, requester, endpoint_id, endpoint_name, ..entry }
+    }
+
+    async fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::temporary(folder.path()).await;
+        let busy = Entry { status_code: 429, ..entry("3", DAY + 2) };
+        let rows = [
+            of("ada", "chat", Entry { input_token_count: 5, output_token_count: 7, ..entry("1", 0) }),
+            of("bob", "chat", Entry { input_token_count: 2, ..entry("2", DAY - 1) }),
+            of("bob", "vectors", busy),
+            of("ada", "vectors", Entry { output_token_count: 1, ..entry("4", DAY + 2) }),
+        ];
+        store.add_usage(&rows).await.unwrap();
+        (folder, store)
+    }
+
+    async fn ids(store: &Store, filter: UsageFilter) -> String {
+        let rows = store.usage(&filter, None, 100).await.unwrap();
+        rows.into_iter().map(|row| row.databricks_request_id).collect()
+    }
+
+    #[tokio::test]
+    async fn a_row_comes_back_as_it_was_written_and_a_second_time_changes_nothing() {
+        let (_folder, store) = store().await;
+        let full = Entry {
+            request_id: "r".into(),
+            client_request_id: Some("c".into()),
+            execution_duration_ms: 9,
+            served_entity_id: "s".into(),
+            served_entity_name: "only".into(),
+            input_character_count: Some(3),
+            request_streaming: true,
+            usage_context: [("team".to_owned(), "a \" b".to_owned())].into(),
+            ..of("eve", "chat", entry("5", 2 * DAY))
+        };
+        store.add_usage(std::slice::from_ref(&full)).await.unwrap();
+        store.add_usage(&[Entry { status_code: 500, ..full.clone() }]).await.unwrap();
+        assert_eq!(store.usage(&UsageFilter::default(), None, 1).await.unwrap(), [full]);
+    }
+
+    #[tokio::test]
+    async fn filters_let_through_what_they_say() {
+        let (_folder, store) = store().await;
+        let none = UsageFilter::default;
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(ids(&store, none()).await, "4321");
+        assert_eq!(ids(&store, UsageFilter { from: Some(1), until: Some(DAY), ..none() }).await, "2");
+        assert_eq!(ids(&store, UsageFilter { requester: text("ada"), ..none() }).await, "41");
+        let both = UsageFilter { requester: text("ada"), endpoint_name: text("chat"), ..none() };
+        assert_eq!(ids(&store, both).await, "1");
+        assert_eq!(ids(&store, UsageFilter { status_code: Some(429), ..none() }).await, "3");
+        let visible = |endpoint_ids: &[&str]| {
+            let endpoint_ids = endpoint_ids.iter().map(|id| (*id).to_owned()).collect();
+            Some(Visible { requester_id: "r-bob".into(), endpoint_ids })
+        };
+        assert_eq!(ids(&store, UsageFilter { visible: visible(&[]), ..none() }).await, "32");
+        assert_eq!(ids(&store, UsageFilter { visible: visible(&["e-chat", "e-x"]), ..none() }).await, "321");
+        let others = UsageFilter { visible: visible(&[]), requester: text("ada"), ..none() };
+        assert_eq!(ids(&store, others).await, "", "what is asked for does not widen what may be seen");
+    }
+
+    #[tokio::test]
+    async fn pages_have_every_row_once_those_of_the_same_moment_too() {
+        let (_folder, store) = store().await;
+        let mut found = String::new();
+        let mut place = None;
+        loop {
+            let page = store.usage(&UsageFilter::default(), place.as_ref(), 1).await.unwrap();
+            let Some(row) = page.into_iter().next() else { break };
+            found += &row.databricks_request_id;
+            place = Some(UsagePlace(row.request_time, row.databricks_request_id));
+        }
+        assert_eq!(found, "4321");
+    }
+
+    #[tokio::test]
+    async fn sums_are_of_each_group() {
+        let (_folder, store) = store().await;
+        let sums =
+            async |groupings: &[Grouping]| store.usage_sums(&UsageFilter::default(), groupings, 0, 100).await.unwrap();
+        let numbers = |sums: &UsageSums| (sums.requests, sums.failed, sums.input_tokens, sums.output_tokens);
+        assert_eq!(sums(&[]).await.iter().map(numbers).collect::<Vec<_>>(), [(4, 1, 7, 8)]);
+        let days = sums(&[Grouping::Day]).await;
+        assert_eq!(
+            days.iter().map(|sums| (sums.day, sums.requests)).collect::<Vec<_>>(),
+            [(Some(0), 2), (Some(DAY), 2)]
+        );
+        let both = sums(&[Grouping::Endpoint, Grouping::Requester]).await;
+        let named = |sums: &UsageSums| {
+            let name = |pair: &Option<(String, String)>| pair.clone().unwrap().0;
+            (name(&sums.endpoint), name(&sums.requester), sums.requests)
+        };
+        let expected = [("chat", "ada"), ("chat", "bob"), ("vectors", "ada"), ("vectors", "bob")];
+        let expected = expected.map(|(endpoint, requester)| (endpoint.to_owned(), requester.to_owned(), 1));
+        assert_eq!(both.iter().map(named).collect::<Vec<_>>(), expected);
+        let page = store.usage_sums(&UsageFilter::default(), &[Grouping::Requester], 1, 1).await.unwrap();
+        assert_eq!(
+            page.iter().map(|sums| sums.requester.clone()).collect::<Vec<_>>(),
+            [Some(("bob".into(), "r-bob".into()))]
+        );
+    }
+
+    #[tokio::test]
+    async fn more_rows_are_written_and_removed_than_a_statement_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::temporary(folder.path()).await;
+        let rows: Vec<Entry> = (0..2 * ROWS as i64 + 3).map(|number| entry(&format!("{number:05}"), number)).collect();
+        store.add_usage(&rows).await.unwrap();
+        let newest = store.usage(&UsageFilter::default(), None, 5000).await.unwrap();
+        assert_eq!(newest.len(), rows.len());
+        store.remove_usage(1001).await.unwrap();
+        assert_eq!(ids(&store, UsageFilter::default()).await, "0100201001");
+    }
+}

@@ -25,7 +25,8 @@ const REMOVED_FILE: u64 = 1 << 20;
 /// How long the last entries may take when the server ends. What does not come to the store by then does at the next start.
 const LAST_ENTRIES: Duration = Duration::from_secs(5);
 
-/// Moves entries from a journal into a store.
+/// Moves entries from a journal into a store. A clone is the same one.
+#[derive(Clone)]
 pub struct Ingest {
     journal: Journal,
     store: Store,
@@ -136,5 +137,95 @@ impl Ingest {
     ) -> io::Result<T> {
         let journal = self.journal.clone();
         tokio::task::spawn_blocking(move || work(&journal)).await.map_err(io::Error::other)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::line;
+    use super::*;
+    use crate::store::{StoreLocation, UsageFilter};
+
+    fn entry(id: &str, time: i64) -> Entry {
+        Entry { databricks_request_id: id.to_owned(), request_time: time, ..Entry::default() }
+    }
+
+    async fn stored(store: &Store) -> Vec<String> {
+        let rows = store.usage(&UsageFilter::default(), None, 1000).await.unwrap();
+        rows.into_iter().map(|row| row.databricks_request_id).collect()
+    }
+
+    #[tokio::test]
+    async fn entries_come_to_the_store_once_however_often_they_are_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::temporary(folder.path()).await;
+        let journal = Journal::open(&folder.path().join("usage")).unwrap();
+        let ingest = Ingest::new(journal.clone(), store.clone(), None);
+        for (number, id) in ["a", "b", "c"].into_iter().enumerate() {
+            journal.append(&entry(id, number as i64));
+        }
+        // The process dies after the store has them and before the journal knows.
+        let batch = journal.next().unwrap().unwrap();
+        store.add_usage(&batch.entries).await.unwrap();
+        ingest.drain().await.unwrap();
+        assert_eq!(stored(&store).await, ["c", "b", "a"]);
+        assert_eq!(std::fs::read_dir(folder.path().join("usage")).unwrap().count(), 0, "nothing is left to move");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_only_delays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StoreLocation::File(folder.path().join("hearth.db"));
+        let store = Store::open(&file).await.unwrap();
+        let journal = Journal::open(&folder.path().join("usage")).unwrap();
+        journal.append(&entry("a", 1));
+        store.close().await;
+        let failing = Ingest::new(journal.clone(), store, None);
+        assert!(matches!(failing.drain().await, Err(IngestError::Store(_))));
+        journal.append(&entry("b", 2));
+        let store = Store::open(&file).await.unwrap();
+        Ingest::new(journal, store.clone(), None).drain().await.unwrap();
+        assert_eq!(stored(&store).await, ["b", "a"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_old_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::temporary(folder.path()).await;
+        let hours = |hours: i64| now() - hours * 3_600_000;
+        store.add_usage(&[entry("old", hours(25)), entry("new", hours(23))]).await.unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        Ingest::new(journal.clone(), store.clone(), None).turn(false, &mut None).await.unwrap();
+        assert_eq!(stored(&store).await, ["new", "old"]);
+        Ingest::new(journal, store.clone(), Some(day)).turn(false, &mut None).await.unwrap();
+        assert_eq!(stored(&store).await, ["new"]);
+    }
+
+    /// The journal of a process that was killed while it wrote its last line, cut at every byte.
+    #[tokio::test]
+    async fn of_a_torn_journal_every_whole_line_is_moved_and_nothing_else() {
+        let lines: Vec<Vec<u8>> = ["a", "b"].map(|id| line::written(&entry(id, 1)).unwrap()).to_vec();
+        let whole = lines.concat();
+        for cut in 0..=whole.len() {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("0.journal"), &whole[..cut]).unwrap();
+            let expected = usize::from(cut >= lines[0].len()) + usize::from(cut >= whole.len());
+            let (journal, entries) = moved(folder.path());
+            assert_eq!(entries, ["a", "b"][..expected], "cut at byte {cut}");
+            journal.tidy(0).unwrap();
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "cut at byte {cut}");
+        }
+    }
+
+    fn moved(folder: &Path) -> (Journal, Vec<String>) {
+        let (journal, mut ids) = (Journal::open(folder).unwrap(), Vec::new());
+        while let Some(batch) = journal.next().unwrap() {
+            ids.extend(batch.entries.iter().map(|entry| entry.databricks_request_id.clone()));
+            journal.settle(&batch).unwrap();
+        }
+        (journal, ids)
     }
 }

@@ -144,7 +144,10 @@ impl Journal {
     pub fn settle(&self, batch: &Batch) -> io::Result<()> {
         if batch.lost > 0 {
             metrics::usage_lost(batch.lost);
-            tracing::error!(lines = batch.lost, "lines of the journal of usage cannot be read: their requests are lost");
+            tracing::error!(
+                lines = batch.lost,
+                "lines of the journal of usage cannot be read: their requests are lost"
+            );
         }
         batch.segment.settle(batch.upto);
         self.remove_settled()
@@ -180,5 +183,108 @@ impl Journal {
     pub fn sync(&self) -> io::Result<()> {
         let active = self.files().active.clone();
         active.map_or(Ok(()), |active| active.sync())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: usize) -> Entry {
+        Entry { databricks_request_id: id.to_string(), ..Entry::default() }
+    }
+
+    fn files(folder: &Path) -> usize {
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    /// All entries, which are settled.
+    fn all(journal: &Journal) -> Vec<usize> {
+        let mut ids = Vec::new();
+        while let Some(batch) = journal.next().unwrap() {
+            ids.extend(batch.entries.iter().map(|entry| entry.databricks_request_id.parse::<usize>().unwrap()));
+            journal.settle(&batch).unwrap();
+        }
+        ids
+    }
+
+    #[test]
+    fn entries_come_in_their_order_through_many_files_which_go_when_they_are_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::with_segments(folder.path(), 2000).unwrap();
+        (0..100).for_each(|id| journal.append(&entry(id)));
+        assert!(files(folder.path()) > 10);
+        let again = || journal.next().unwrap().unwrap().entries;
+        assert_eq!(again(), again(), "until they are settled");
+        assert_eq!(all(&journal), (0..100).collect::<Vec<_>>());
+        assert_eq!(files(folder.path()), 1, "the one that is written");
+        journal.append(&entry(100));
+        journal.tidy(0).unwrap();
+        assert_eq!(files(folder.path()), 1, "what is not settled stays");
+        assert_eq!(all(&journal), [100]);
+        journal.tidy(u64::MAX).unwrap();
+        assert_eq!(files(folder.path()), 1, "what is small may grow");
+        journal.tidy(0).unwrap();
+        assert_eq!(files(folder.path()), 0);
+        journal.append(&entry(101));
+        assert_eq!(all(&journal), [101]);
+    }
+
+    #[test]
+    fn what_a_process_leaves_behind_is_taken_over_once_and_what_it_writes_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Journal::open(folder.path()).unwrap();
+        let (dying, heir, other) = (open(), open(), open());
+        dying.append(&entry(1));
+        heir.append(&entry(2));
+        heir.take_over().unwrap();
+        assert_eq!(all(&heir), [2]);
+        // The lock goes with the process, and with the last handle of its journal.
+        drop(dying);
+        heir.take_over().unwrap();
+        other.take_over().unwrap();
+        assert_eq!((all(&other), all(&heir)), (vec![], vec![1]));
+        drop(heir);
+        assert_eq!(all(&open()), [2], "not tidied, so it comes again");
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = [0, 1, 2].map(|id| line::written(&entry(id)).unwrap());
+        let mut text = lines.concat();
+        text[lines[0].len() + 20] ^= 1;
+        std::fs::write(folder.path().join("0.journal"), text).unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        let batch = journal.next().unwrap().unwrap();
+        assert_eq!((batch.entries.len(), batch.lost), (2, 1));
+        assert_eq!(all(&journal), [0, 2]);
+    }
+
+    #[test]
+    fn entries_that_cannot_be_written_are_lost_and_later_ones_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage");
+        let journal = Journal::open(&path).unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        journal.append(&entry(1));
+        std::fs::create_dir(&path).unwrap();
+        journal.append(&entry(2));
+        assert_eq!(all(&journal), [2]);
+    }
+
+    #[test]
+    fn threads_write_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::with_segments(folder.path(), 5000).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let journal = &journal;
+                scope.spawn(move || (0..250).for_each(|id| journal.append(&entry(250 * thread + id))));
+            }
+        });
+        let mut ids = all(&journal);
+        ids.sort_unstable();
+        assert_eq!(ids, (0..1000).collect::<Vec<_>>());
     }
 }

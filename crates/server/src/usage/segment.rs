@@ -170,3 +170,40 @@ fn is_locked(file: &File) -> io::Result<bool> {
         Err(TryLockError::Error(error)) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(path: &str) -> Segment {
+        let file = OpenOptions::new().read(true).append(true).open(path).unwrap();
+        Segment { path: path.into(), file, length: AtomicU64::new(0), settled: AtomicU64::new(0) }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_counts_nothing() {
+        // Every write to it finds no room, and it cannot be cut.
+        let full = segment("/dev/full");
+        assert!(
+            matches!(full.append(b"x\n"), Err(AppendError::Torn(error)) if error.kind() == io::ErrorKind::StorageFull)
+        );
+        assert_eq!(full.waiting(), 0);
+    }
+
+    #[test]
+    fn a_line_is_read_that_is_longer_than_what_is_read_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let segment = Segment::create(folder.path()).unwrap();
+        let long = Entry { requester: "x".repeat(3 * WINDOW as usize), ..Entry::default() };
+        for entry in [&Entry::default(), &long, &Entry::default()] {
+            assert!(segment.append(&line::written(entry).unwrap()).is_ok());
+        }
+        let mut entries = Vec::new();
+        while segment.waiting() > 0 {
+            let lines = segment.read().unwrap();
+            segment.settle(lines.upto);
+            entries.extend(lines.entries);
+        }
+        assert_eq!(entries, [Entry::default(), long, Entry::default()]);
+    }
+}

@@ -235,7 +235,10 @@ mod tests {
     fn what_cannot_be_asked_is_refused_by_name() {
         for (query, problem) in [
             (&[("endpoint", "x")][..], "unknown field `endpoint`"),
-            (&[("group_by", "day,hour")], "`group_by` must be `endpoint`, `requester`, `served_entity` or `day`, not hour"),
+            (
+                &[("group_by", "day,hour")],
+                "`group_by` must be `endpoint`, `requester`, `served_entity` or `day`, not hour",
+            ),
             (&[("group_by", "day,day")], "`group_by`: `day` is given twice"),
             (&[("max_results", "0")], "`max_results` must be a whole number from 1 to 10000, not 0"),
             (&[("status_code", "2xx")], "`status_code` must be a whole number from 100 to 999, not 2xx"),
