@@ -4,11 +4,14 @@ mod admin;
 mod answers;
 mod around;
 mod fake;
+mod people;
+mod permissions;
 mod plane;
 mod ranks;
 mod serving;
 mod stored;
 mod tokenizers;
+mod tokens;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
