@@ -4,6 +4,7 @@ mod admin;
 mod answers;
 mod around;
 mod fake;
+mod matrix;
 mod people;
 mod permissions;
 mod plane;
