@@ -2,7 +2,7 @@
 //! them; `name.call(key="value")` for the tools they were trained with; or a Python list of calls.
 
 use super::parser::Syntax;
-use super::{Layout, OpenerPlace, ToolFormat};
+use super::{Layout, OpenerPlace, Shape, ToolFormat};
 
 pub(super) const FORMAT: ToolFormat = ToolFormat {
     name: "llama",
@@ -10,12 +10,13 @@ pub(super) const FORMAT: ToolFormat = ToolFormat {
     syntax: Syntax {
         opener: "<|python_tag|>",
         closer: None,
+        shape: Shape::Object { arguments: "parameters" },
         tagged: false,
         bare: true,
         lists: true,
         separators: ";,",
         pythonic: true,
     },
-    layout: Layout { opening: "", opener: OpenerPlace::Nowhere, between: "; ", closing: "", arguments: "parameters" },
+    layout: Layout { opening: "", opener: OpenerPlace::Nowhere, between: "; ", closing: "" },
     short_ids: false,
 };
