@@ -358,6 +358,98 @@ fn what_is_let_through_and_read_as_a_call_is_valid() -> Result<()> {
     Ok(())
 }
 
+/// Thirty-two functions whose names differ in their last characters, with schemas as long as fit.
+#[test]
+fn as_many_functions_as_there_may_be() -> Result<()> {
+    let property = json!({"type": "object", "properties": {"part": {"$ref": "#/$defs/part"}, "note": {"type": ["string", "null"]}}});
+    let properties: serde_json::Map<String, Value> = (0..20).map(|n| (format!("p{n}"), property.clone())).collect();
+    let schema = json!({"type": "object", "properties": properties, "$defs": {"part": {"enum": ["é", true, null]}}});
+    let functions = (0..32).map(|n| Function {
+        name: format!("{}_{n}", "f".repeat(60)),
+        description: String::new(),
+        parameters: schema.clone(),
+        strict: false,
+    });
+    let held = Held { functions: functions.collect(), ..Held::new()? };
+    let call = |arguments: &str| format!("{{\"name\": \"{}\", \"parameters\": {arguments}}}", held.functions[31].name);
+    let python = |arguments: &str| format!("[{}({arguments})]", held.functions[7].name);
+    for (text, allowed) in [
+        (format!("Text, code {{}} and {}", call(r#"{"p3": {"part": "é"}}"#)), true),
+        (call(r#"{"p3": {"part": "e"}}"#), false),
+        (python(r#"**{"p19": {"part": null}}"#), true),
+        (python(r#"**{"p19": {"part": 1}}"#), false),
+    ] {
+        assert_eq!(held.allows("llama", AUTO, &text)?, allowed, "{text}");
+    }
+    for (format, how) in TOOL_FORMATS.iter().flat_map(|format| [AUTO, ONE, REQUIRED].map(|how| (format, how))) {
+        held.start(format, how.0, how.1)?.mask()?;
+    }
+    Ok(())
+}
+
+/// Arguments as in Python: in order, left out where they may be, in Python's spelling or in JSON's.
+#[test]
+fn arguments_as_in_python_are_of_the_schema() -> Result<()> {
+    let parameters = json!({"type": "object", "required": ["at", "on"], "properties": {
+        "who": {"type": "string"}, "at": {"type": "integer", "minimum": 3, "maximum": 12},
+        "on": {"anyOf": [{"type": "boolean"}, {"type": "null"}], "title": "On"}, "tags": {"type": "array", "items":
+        {"$ref": "#/$defs/tag"}, "maxItems": 2}, "unit": {"type": "string", "enum": ["C", "it's"]}, "ä": {"type": "null"}},
+        "$defs": {"tag": {"type": "string", "maxLength": 2}}});
+    let free = json!({"type": "object"});
+    let function = |name: &str, parameters: &Value| Function {
+        name: name.to_owned(),
+        description: String::new(),
+        parameters: parameters.clone(),
+        strict: false,
+    };
+    let held = Held { functions: vec![function("f", &parameters), function("any", &free)], ..Held::new()? };
+    let validity = |arguments: &str| held.allows("llama", ONE, &format!("[{arguments}]"));
+    for (text, expected) in [
+        ("f(at=7, on=True)", json!({"at": 7, "on": true})),
+        ("f( who = 'a \"b\"', at=12, on=None )", json!({"who": "a \"b\"", "at": 12, "on": null})),
+        (
+            r#"f(who="a\n", at=3, on=false, tags=["a", "bc"], unit='C')"#,
+            json!({"who": "a\n", "at": 3, "on": false, "tags": ["a", "bc"], "unit": "C"}),
+        ),
+        (r#"f(at=3, on=null, unit="it's")"#, json!({"at": 3, "on": null, "unit": "it's"})),
+        ("any()", json!({})),
+        (r#"any(**{"x": [1]})"#, json!({"x": [1]})),
+    ] {
+        assert!(validity(text)?, "{text}");
+        let mut parser = held.parser(ToolFormat::named("llama").context("format")?, 1);
+        let mut events = parser.push(&format!("[{text}]"));
+        events.extend(parser.finish());
+        let read: String = events
+            .iter()
+            .filter_map(|event| match event {
+                CallEvent::Arguments(text) => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(serde_json::from_str::<Value>(&read)?, expected, "{text}");
+    }
+    for text in [
+        "f(at=7)",
+        "f(on=True, at=7)",
+        "f(at=2, on=True)",
+        "f(at=7.5, on=True)",
+        "f(at=7, on=1)",
+        "f(at=7, on=True, unit='K')",
+        "f(at=7, on=True, unit='it's')",
+        "f(at=7, on=True, tags=['a'])",
+        r#"f(at=7, on=True, tags=["abc"])"#,
+        "f(7, True)",
+        "f(at=7, on=True,)",
+        "f(at=7, on=True, more=1)",
+        r#"f(**{"at": 7, "on": true})"#,
+        "any(x=1)",
+        "any(**[1])",
+    ] {
+        assert!(!validity(text)?, "{text}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_schema_that_cannot_be_honoured_is_named_by_its_function() -> Result<()> {
     let tokenizer = tokenizer()?;

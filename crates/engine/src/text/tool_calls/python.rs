@@ -5,7 +5,7 @@
 use serde_json::{Map, Number, Value};
 
 /// Deepest nesting of lists and dictionaries that is read.
-const DEEPEST: usize = 64;
+const DEEPEST: usize = 256;
 
 /// A complete call.
 #[derive(Clone, Debug, PartialEq, Eq)]

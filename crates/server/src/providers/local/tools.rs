@@ -16,9 +16,6 @@ use crate::providers::call::ChatMessage;
 use crate::providers::{AskedGrammar, CallDelta, Delta, ProviderError, ToolUse, Tools};
 use crate::wire::options::FinishReason;
 
-/// Most calls of one answer.
-const MOST_CALLS: usize = 128;
-
 /// A conversation as the model's template takes it, in which these functions are offered.
 pub(super) fn prompt(
     text: &ModelText,
@@ -79,7 +76,8 @@ pub(super) fn prepare(
     let grammar = engine.grammars().compile(&source, AnswerStart::Anew);
     let grammar = grammar.map_err(|error| grammar_error("tools", &error))?;
     let names: Arc<[String]> = functions.iter().map(|function| function.name.clone()).collect();
-    let most = if offer.parallel { MOST_CALLS } else { 1 };
+    // As many as the grammar allows: as the answer's tokens have room for.
+    let most = if offer.parallel { usize::MAX } else { 1 };
     let special = |mark: &str| text.tokenizer.id_of(mark).filter(|id| text.tokenizer.is_special(*id));
     let kept = format.marks().into_iter().filter_map(special).collect();
     let parser = format.parser(names, most);

@@ -6,7 +6,7 @@ mod free;
 mod pythonic;
 
 use super::super::Tokenizer;
-use super::super::grammar::{GrammarError, GrammarSource};
+use super::super::grammar::{GrammarError, GrammarSource, MAX_GRAMMAR_BYTES};
 use super::{Function, OpenerPlace, Shape, ToolFormat};
 
 /// White space of JSON, as little or as much as the model likes.
@@ -42,13 +42,16 @@ impl ToolFormat {
     /// # Errors
     /// Which function, by its place among them, has a schema that cannot be honoured, and why.
     pub fn grammar(&self, offer: Offer<'_>, tokenizer: &Tokenizer) -> Result<GrammarSource, (usize, GrammarError)> {
-        let mut rules = Rules { format: self, tokenizer, text: String::new() };
+        let mut rules = Rules { format: self, tokenizer, text: String::new(), room: 0 };
         for (index, function) in offer.functions.iter().enumerate() {
             let schema = GrammarSource::embedded(&function.parameters, function.strict);
             let schema = schema.map_err(|error| (index, error))?;
             rules.rule(&format!("args_{index}"), &format!("%json {schema}"));
         }
         if let Otherwise::Text = offer.otherwise {
+            // What is told a second time must not be what makes a grammar too long.
+            let left = (MAX_GRAMMAR_BYTES / 2).saturating_sub(rules.text.len());
+            rules.room = left / 2 / offer.functions.len().max(1);
             let trigger = match self.layout.opener {
                 OpenerPlace::Nowhere => Some(rules.unannounced(offer)),
                 OpenerPlace::Once | OpenerPlace::EachCall => rules.announced(offer),
@@ -91,6 +94,8 @@ struct Rules<'a> {
     format: &'a ToolFormat,
     tokenizer: &'a Tokenizer,
     text: String,
+    /// For one function's arguments as in Python, in bytes.
+    room: usize,
 }
 
 impl Rules<'_> {

@@ -2,7 +2,8 @@
 //!
 //! JSON's numbers, strings, lists and objects are Python's, so that each property is held to all of its schema. Python's own
 //! spellings (`True`, `None`, `'text'`) are allowed for an argument as a whole, and not within lists and objects. Where a
-//! schema says more of the arguments than which they are, they are written as one JSON object: `name(**{...})`.
+//! schema says more of the arguments than which they are, or more than there is room for, they are written as one JSON object:
+//! `name(**{...})`.
 
 use serde_json::{Map, Value, json};
 
@@ -10,9 +11,6 @@ use super::super::super::grammar::GrammarSource;
 use super::super::Function;
 use super::free::takes_nothing;
 use super::{Rules, SPACE, quoted};
-
-/// Longest schema whose properties are told one by one, in bytes: each is told a second time thereby.
-const LONGEST_SCHEMA: usize = 8 << 10;
 
 /// An argument.
 struct Argument {
@@ -24,11 +22,19 @@ struct Argument {
     python: Vec<String>,
 }
 
+impl Argument {
+    /// About how many bytes of a grammar it takes.
+    fn length(&self) -> usize {
+        self.schema.to_string().len() + self.python.iter().map(String::len).sum::<usize>() + 8 * self.name.len() + 400
+    }
+}
+
 impl Rules<'_> {
     /// The rule of what stands between the parentheses.
     pub(super) fn python_arguments(&mut self, index: usize, function: &Function) {
         let name = format!("python_{index}");
-        let Some(arguments) = arguments(function) else {
+        let told = |arguments: &Vec<Argument>| arguments.iter().map(Argument::length).sum::<usize>() <= self.room;
+        let Some(arguments) = arguments(function).filter(told) else {
             let nothing = if takes_nothing(function) { "?" } else { "" };
             return self.rule(&name, &format!("(/{SPACE}\\*\\*{SPACE}/ args_{index}){nothing}"));
         };
@@ -60,7 +66,7 @@ fn arguments(function: &Function) -> Option<Vec<Argument>> {
     let schema = function.parameters.as_object()?;
     let more =
         ["$ref", "allOf", "anyOf", "oneOf", "enum", "const", "patternProperties", "minProperties", "maxProperties"];
-    if more.iter().any(|word| schema.contains_key(*word)) || function.parameters.to_string().len() > LONGEST_SCHEMA {
+    if more.iter().any(|word| schema.contains_key(*word)) {
         return None;
     }
     let properties = schema.get("properties")?.as_object()?;
