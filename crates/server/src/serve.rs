@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
 
 pub use crate::config::{ConnectionLimits, Limits, ServeConfig, ServeSettings};
-use crate::connections;
+use crate::connections::{self, Listener};
 use crate::control::ControlPlane;
 use crate::endpoints::Registry;
 use crate::error::{ApiError, ErrorKind};
@@ -18,7 +17,8 @@ use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::room::Room;
 use crate::routes;
-use crate::store::{Store, StoreError};
+use crate::secrets::Secrets;
+use crate::store::StoreError;
 use crate::usage::UsageLog;
 
 /// How often the metrics are folded.
@@ -48,13 +48,18 @@ impl App {
         Self::of_parts(gate, None, limits, models)
     }
 
-    /// A server with what is in `store`.
+    /// A server with what is in the store that `secrets` are in.
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub async fn with_store(access: Access, limits: Limits, models: Models, store: Store) -> Result<Self, StoreError> {
+    pub async fn with_store(
+        access: Access,
+        limits: Limits,
+        models: Models,
+        secrets: Secrets,
+    ) -> Result<Self, StoreError> {
         let gate = Arc::new(Gate::new(access, Directory::default()));
-        let control = ControlPlane::new(store, Arc::clone(&gate));
+        let control = ControlPlane::new(secrets, Arc::clone(&gate));
         control.catch_up().await?;
         Ok(Self::of_parts(gate, Some(control), limits, models))
     }
@@ -126,7 +131,7 @@ const AFTER_THE_CUT: Duration = Duration::from_secs(1);
 /// Answers on `listener` until `shutdown` is done. Then no more requests are taken, while those that have begun get
 /// `drain` to come to their end; what is left after that is cut off.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     app: App,
     limits: ConnectionLimits,
     drain: Duration,
@@ -157,7 +162,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        () = connections::answer(listener, router(app.clone()), limits, life) => {}
+        () = connections::answer(listener.into(), router(app.clone()), limits, life) => {}
         () = folding => {}
         () = following => {}
     }

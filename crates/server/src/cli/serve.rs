@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use hearth::config::ConfigError;
-use hearth::connections::{self, within_open_files};
+use hearth::connections::{self, Listener, Tls, TlsFiles, within_open_files};
 use hearth::endpoints::Endpoint;
+use hearth::gate::Origin;
 use hearth::models::{Models, Residence};
+use hearth::secrets::Secrets;
 use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
 use hearth::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +41,15 @@ pub(super) struct Arguments {
     /// Folder of the store: principals, tokens, endpoints, secrets and usage [default: ~/.local/state/hearth]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Certificate for TLS (PEM), with those between it and an authority that clients know; read again at SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// Site whose pages may call from a browser, as in https://app.example.org; may be repeated [default: none]
+    #[arg(long = "cors-origin", value_name = "ORIGIN")]
+    cors_origin: Vec<Origin>,
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -73,16 +84,23 @@ pub(super) fn main(mut arguments: Arguments) -> Result<()> {
 
 async fn listen(arguments: &Arguments) -> Result<()> {
     let connections = ConnectionLimits { most: arguments.max_connections, ..ConnectionLimits::default() };
-    let settings =
-        ServeSettings { host: arguments.host, port: arguments.port, connections, ..ServeSettings::from_environment() };
+    let tls = arguments.tls_certificate.clone().zip(arguments.tls_key.clone());
+    let tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
+    let (host, port) = (arguments.host, arguments.port);
+    let origins = arguments.cors_origin.clone();
+    let settings = ServeSettings { host, port, connections, tls, origins, ..ServeSettings::from_environment() };
     let state = arguments.state.clone().or_else(|| settings.state.clone());
     let config = arguments.limits.settings(ServeSettings { state, ..settings }).check()?;
     let connections = ConnectionLimits { most: within_open_files(config.connections.most), ..config.connections };
     let options = arguments.load.options();
     let keep_alive = arguments.keep_alive.map(Duration::from_secs);
     let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
-    let store = open_store(&config).await?;
-    let app = App::with_store(config.access, config.limits, models, store).await?;
+    let secrets = Secrets::new(open_store(&config).await?, config.secrets_key);
+    if let Err(error) = secrets.check().await {
+        // What needs no secrets is served all the same.
+        tracing::error!("secrets cannot be used: {error}");
+    }
+    let app = App::with_store(config.access, config.limits, models, secrets).await?;
     if !app.gate().is_open_to_somebody() {
         return Err(ConfigError::TokenRequired { host: arguments.host }.into());
     }
@@ -90,9 +108,14 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     for (name, _) in &models {
         app.endpoints().announce(name)?;
     }
-    let listener =
-        connections::listen(config.address).with_context(|| format!("cannot listen on {}", config.address))?;
-    say(format_args!("listening on http://{}", listener.local_addr()?));
+    let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
+    let socket = connections::listen(config.address).with_context(|| format!("cannot listen on {}", config.address))?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    say(format_args!("listening on {scheme}://{}", socket.local_addr()?));
+    if let Some(tls) = &tls {
+        reload_at_hangup(Arc::clone(tls))?;
+    }
+    let listener = Listener::new(socket, tls);
     let loading = host_all(&app, models, arguments);
     let drain = Duration::from_secs(arguments.drain_timeout);
     let serving = serve(listener, app.clone(), connections, drain, stopped()?);
@@ -150,6 +173,20 @@ fn named(argument: &str) -> (String, String) {
     }
     let last = argument.trim_end_matches('/').rsplit('/').next().unwrap_or(argument);
     (last.strip_suffix(".gguf").unwrap_or(last).to_owned(), argument.to_owned())
+}
+
+/// Reads the certificate again at each SIGHUP.
+fn reload_at_hangup(tls: Arc<Tls>) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match tls.reload() {
+                Ok(()) => say(format_args!("the certificate was read again")),
+                Err(error) => tracing::error!("{error}; the one that was read before stays"),
+            }
+        }
+    });
+    Ok(())
 }
 
 /// Done on the first SIGINT or SIGTERM. A second one ends the program at once.

@@ -4,14 +4,17 @@
 //! for changes, and the gate answers from what it has put in memory.
 
 mod follow;
+mod secrets;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+pub use self::secrets::Scope;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Directory, Gate};
+use crate::secrets::Secrets;
 use crate::store::{Change, Store, StoreError};
 
 /// How often the store is asked for what others have changed.
@@ -24,21 +27,26 @@ pub struct ControlPlane {
 }
 
 struct Inner {
-    store: Store,
+    secrets: Secrets,
     gate: Arc<Gate>,
     /// Up to which change of the store this process has come.
     revision: Mutex<i64>,
 }
 
 impl ControlPlane {
-    /// The control plane of that store, before it has looked into it.
-    pub fn new(store: Store, gate: Arc<Gate>) -> Self {
-        Self { inner: Arc::new(Inner { store, gate, revision: Mutex::new(-1) }) }
+    /// The control plane of the store that these secrets are in, before it has looked into it.
+    pub fn new(secrets: Secrets, gate: Arc<Gate>) -> Self {
+        Self { inner: Arc::new(Inner { secrets, gate, revision: Mutex::new(-1) }) }
     }
 
     /// The store.
     pub fn store(&self) -> &Store {
-        &self.inner.store
+        self.inner.secrets.store()
+    }
+
+    /// The secrets in the store.
+    pub fn secrets(&self) -> &Secrets {
+        &self.inner.secrets
     }
 
     /// The gate, whose directory is kept as the store is.

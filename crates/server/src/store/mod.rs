@@ -7,6 +7,7 @@ mod change;
 mod endpoints;
 mod error;
 mod people;
+mod secrets;
 mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -21,11 +22,14 @@ pub use change::{Change, Changed, Changes, Subject};
 pub use endpoints::{EndpointRow, GrantRow};
 pub use error::StoreError;
 pub use people::{ADMINS, BUILT_IN_ADMIN, PrincipalKind, PrincipalRow, USERS};
+pub use secrets::AclRow;
 pub use tokens::TokenRow;
 
 /// Each step of the tables' history; one that was released is never changed.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "control plane", include_str!("../../migrations/0001_control_plane.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "control plane", include_str!("../../migrations/0001_control_plane.sql")),
+    (3, "secrets", include_str!("../../migrations/0003_secrets.sql")),
+];
 
 /// How long a statement waits for its turn, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);

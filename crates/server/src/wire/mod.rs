@@ -19,6 +19,7 @@ pub mod options;
 mod read;
 mod request;
 pub mod rerank;
+pub mod secrets;
 pub mod tokenize;
 pub mod tools;
 

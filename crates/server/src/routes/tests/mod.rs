@@ -3,9 +3,11 @@
 mod admin;
 mod answers;
 mod around;
+mod cors;
 mod fake;
 mod plane;
 mod ranks;
+mod secrets;
 mod tokenizers;
 
 use axum::body::Body;
