@@ -3,6 +3,7 @@
 mod answer;
 mod bench;
 mod embed;
+mod file;
 mod limits;
 mod list;
 mod load;
@@ -46,11 +47,16 @@ enum Command {
     List(list::Arguments),
     /// Measure a model's speed
     Bench(bench::Arguments),
+    /// Check a configuration file of `serve`
+    CheckConfig(file::Arguments),
 }
 
 /// Runs the command line. Errors go to stderr, one line a cause.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match file::parsed() {
+        Ok(cli) => cli,
+        Err(error) => return failed(&error),
+    };
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let arguments =
@@ -67,6 +73,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Quantize(arguments) => quantize::main(&arguments),
         Command::List(arguments) => list::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::CheckConfig(arguments) => file::main(&arguments),
     };
     drop(log);
     match outcome {

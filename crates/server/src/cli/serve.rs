@@ -29,35 +29,41 @@ const DEFAULT_PAIR: [&str; 2] = ["smollm2-135m-instruct", "all-minilm-l6-v2"];
 /// Arguments of `hearth serve`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
+    /// Configuration file: settings, which flags go before, endpoints and principals; `hearth check-config` checks one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The file, once it was read
+    #[arg(skip)]
+    pub(super) file: Option<ConfigFile>,
     /// Model to serve, under its own name or another; may be repeated [default: a small chat and an embedding model]
     #[arg(long = "model", value_name = "[NAME=]MODEL")]
     models: Vec<String>,
     /// Address to listen on; one that other machines reach needs a token in HEARTH_TOKEN
     #[arg(long, default_value = "127.0.0.1")]
-    host: IpAddr,
+    pub(super) host: IpAddr,
     /// Port to listen on; 0 takes any free one
     #[arg(long, default_value_t = 8080)]
-    port: u16,
+    pub(super) port: u16,
     /// Folder of the store: principals, tokens, endpoints, secrets and usage [default: ~/.local/state/hearth]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Certificate for TLS (PEM), with those between it and an authority that clients know; read again at SIGHUP
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_certificate: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    pub(super) tls_certificate: Option<PathBuf>,
     /// Private key of the certificate (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
     /// Site whose pages may call from a browser, as in https://app.example.org; may be repeated [default: none]
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
-    cors_origin: Vec<Origin>,
+    pub(super) cors_origin: Vec<Origin>,
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
     /// Load each model at its first request, and not at the start; one that nobody uses goes when another needs its memory
     #[arg(long)]
-    on_demand: bool,
+    pub(super) on_demand: bool,
     /// Seconds after which a model that was loaded on demand and is not used is unloaded [default: it stays]
-    #[arg(long, value_name = "SECONDS", requires = "on_demand", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     keep_alive: Option<u64>,
     /// Most connections that are answered at a time; with more, health checks are answered and the rest gets 503
     #[arg(long, default_value_t = ConnectionLimits::default().most, value_name = "COUNT")]
@@ -72,7 +78,8 @@ pub(super) struct Arguments {
 
 /// Listens at once, loads the models, and answers until SIGINT or SIGTERM.
 pub(super) fn main(mut arguments: Arguments) -> Result<()> {
-    if arguments.models.is_empty() {
+    let declares_endpoints = arguments.file.as_ref().is_some_and(|file| file.declared.endpoints.is_some());
+    if arguments.models.is_empty() && !declares_endpoints {
         arguments.models = DEFAULT_PAIR.map(str::to_owned).to_vec();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -3,6 +3,7 @@
 //! Owns every change of them, and that this process is as the store is, whoever changed that. Knows no HTTP: `routes` asks it
 //! for changes, and the gate answers from what it has put in memory.
 
+mod declared;
 mod follow;
 mod secrets;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+pub use self::declared::DeclareError;
 pub use self::secrets::Scope;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Directory, Gate};

@@ -2,11 +2,15 @@
 //!
 //! The only place of this crate that reads the environment.
 
+mod file;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
+
+pub use file::{ConfigFile, Declared, DeclaredEndpoint, DeclaredPrincipal, FileError, Place, PrincipalName, Setting};
 
 use crate::gate::{Access, Origin, Origins, TokenHash};
 use crate::secrets::KeySource;
