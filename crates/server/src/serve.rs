@@ -8,13 +8,14 @@ use axum::Router;
 
 pub use crate::config::{ConnectionLimits, Limits, ServeConfig, ServeSettings};
 use crate::connections::{self, Listener};
-use crate::control::ControlPlane;
+use crate::control::{ControlPlane, Hosting};
 use crate::endpoints::Registry;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Access, Directory, Gate};
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::providers::external::{ExternalSettings, Upstreams};
 use crate::room::Room;
 use crate::routes;
 use crate::secrets::Secrets;
@@ -57,9 +58,11 @@ impl App {
         limits: Limits,
         models: Models,
         secrets: Secrets,
+        hosting: Arc<dyn Hosting>,
     ) -> Result<Self, StoreError> {
         let gate = Arc::new(Gate::new(access, Directory::default()));
-        let control = ControlPlane::new(secrets, Arc::clone(&gate));
+        let upstreams = Upstreams::new(ExternalSettings::default(), Arc::new(secrets.clone()));
+        let control = ControlPlane::new(secrets, Arc::clone(&gate), models.clone(), hosting, upstreams);
         control.catch_up().await?;
         Ok(Self::of_parts(gate, Some(control), limits, models))
     }

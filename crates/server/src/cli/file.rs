@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 use hearth::config::{ConfigFile, FileError, Setting};
+use hearth::connections::Tls;
 use hearth_engine::hub::{Catalogue, ModelLocation};
 
 use super::serve;
@@ -36,7 +37,8 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
         ModelLocation::resolve(&endpoint.model, &catalogue)
             .map_err(|error| file.wrong(endpoint.place, error.to_string()))?;
     }
-    serving.check().with_context(|| file.path.display().to_string())?;
+    let config = serving.check().with_context(|| file.path.display().to_string())?;
+    config.tls.map(Tls::load).transpose()?;
     let (endpoints, principals) = (file.declared.endpoints.iter().flatten().count(), file.declared.principals.len());
     say(format_args!("{}: {endpoints} endpoints, {principals} principals", file.path.display()));
     Ok(())
@@ -168,12 +170,12 @@ mod tests {
                     cors_origin = [\"https://a.org\", \"https://b.org\"]\ntls_certificate = \"c.pem\"\nstate = \"/s\"";
         let arguments = served(text, &[]).unwrap();
         assert_eq!((arguments.port, arguments.host.to_string(), arguments.on_demand), (1234, "::1".into(), true));
-        assert_eq!(arguments.cors_origin.len(), 2);
+        assert_eq!(arguments.cors_origins.len(), 2);
         let certificate = arguments.tls_certificate.unwrap();
         assert!(certificate.is_absolute() && certificate.ends_with("c.pem"));
         let arguments = served(text, &["--port", "5", "--cors-origin", "https://c.org"]).unwrap();
         assert_eq!((arguments.port, arguments.host.to_string()), (5, "::1".into()));
-        assert_eq!(arguments.cors_origin, ["https://c.org".parse().unwrap()]);
+        assert_eq!(arguments.cors_origins, ["https://c.org".parse().unwrap()]);
     }
 
     #[test]

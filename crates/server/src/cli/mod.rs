@@ -13,7 +13,9 @@ mod pull;
 mod quantize;
 mod run;
 mod serve;
+mod state;
 mod terminal;
+mod token;
 
 use std::io;
 use std::process::ExitCode;
@@ -47,6 +49,8 @@ enum Command {
     List(list::Arguments),
     /// Measure a model's speed
     Bench(bench::Arguments),
+    /// Make, show and revoke tokens
+    Token(token::Arguments),
     /// Check a configuration file of `serve`
     CheckConfig(file::Arguments),
 }
@@ -66,13 +70,14 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return failed(&error),
     };
     let outcome = match cli.command {
-        Command::Serve(arguments) => serve::main(arguments),
+        Command::Serve(arguments) => serve::main(&arguments),
         Command::Run(arguments) => run::main(&arguments),
         Command::Embed(arguments) => embed::main(&arguments),
         Command::Pull(arguments) => pull::main(&arguments),
         Command::Quantize(arguments) => quantize::main(&arguments),
         Command::List(arguments) => list::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::Token(arguments) => token::main(&arguments),
         Command::CheckConfig(arguments) => file::main(&arguments),
     };
     drop(log);

@@ -1,26 +1,24 @@
 //! `hearth serve`: models over HTTP.
 
-use std::fs::DirBuilder;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use hearth::config::ConfigError;
+use hearth::config::{ConfigError, ConfigFile, DeclaredEndpoint};
 use hearth::connections::{self, Listener, Tls, TlsFiles, within_open_files};
 use hearth::endpoints::Endpoint;
 use hearth::gate::Origin;
 use hearth::models::{Models, Residence};
 use hearth::secrets::Secrets;
 use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
-use hearth::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
-use super::load::{LoadArguments, ModelArgument, free_memory, shares};
+use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
+use super::state::{StateArguments, open_store};
 use super::terminal::say;
 
 /// What is served when no model is named: a small one of each kind.
@@ -38,15 +36,14 @@ pub(super) struct Arguments {
     /// Model to serve, under its own name or another; may be repeated [default: a small chat and an embedding model]
     #[arg(long = "model", value_name = "[NAME=]MODEL")]
     models: Vec<String>,
-    /// Address to listen on; one that other machines reach needs a token in HEARTH_TOKEN
+    /// Address to listen on; one that other machines reach needs a token, of `hearth token create` or in HEARTH_TOKEN
     #[arg(long, default_value = "127.0.0.1")]
     pub(super) host: IpAddr,
     /// Port to listen on; 0 takes any free one
     #[arg(long, default_value_t = 8080)]
     pub(super) port: u16,
-    /// Folder of the store: principals, tokens, endpoints, secrets and usage [default: ~/.local/state/hearth]
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArguments,
     /// Certificate for TLS (PEM), with those between it and an authority that clients know; read again at SIGHUP
     #[arg(long, value_name = "FILE")]
     pub(super) tls_certificate: Option<PathBuf>,
@@ -55,7 +52,7 @@ pub(super) struct Arguments {
     tls_key: Option<PathBuf>,
     /// Site whose pages may call from a browser, as in https://app.example.org; may be repeated [default: none]
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
-    pub(super) cors_origin: Vec<Origin>,
+    pub(super) cors_origins: Vec<Origin>,
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -76,56 +73,87 @@ pub(super) struct Arguments {
     load: LoadArguments,
 }
 
-/// Listens at once, loads the models, and answers until SIGINT or SIGTERM.
-pub(super) fn main(mut arguments: Arguments) -> Result<()> {
-    let declares_endpoints = arguments.file.as_ref().is_some_and(|file| file.declared.endpoints.is_some());
-    if arguments.models.is_empty() && !declares_endpoints {
-        arguments.models = DEFAULT_PAIR.map(str::to_owned).to_vec();
+/// An endpoint that is there from the start.
+struct Served {
+    name: String,
+    model: String,
+    on_demand: bool,
+    tracks_usage: bool,
+}
+
+impl Arguments {
+    /// The settings, checked.
+    ///
+    /// # Errors
+    /// What cannot be used.
+    pub(super) fn check(&self) -> Result<ServeConfig> {
+        let tls = match (self.tls_certificate.clone(), self.tls_key.clone()) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+            (None, None) => None,
+            _ => bail!("TLS takes both a certificate (--tls-certificate) and its key (--tls-key)"),
+        };
+        let (host, port, origins) = (self.host, self.port, self.cors_origins.clone());
+        let connections = ConnectionLimits { most: self.max_connections, ..ConnectionLimits::default() };
+        let settings = ServeSettings { host, port, connections, tls, origins, ..ServeSettings::from_environment() };
+        Ok(self.limits.settings(self.state.settings(settings)).check()?)
     }
+
+    /// What is declared in the configuration file, with the models that are named here; where neither names any, the default.
+    fn served(&self) -> Vec<Served> {
+        let declared = self.file.as_ref().and_then(|file| file.declared.endpoints.as_ref());
+        let of_file = |endpoint: &DeclaredEndpoint| Served {
+            name: endpoint.name.clone(),
+            model: endpoint.model.clone(),
+            on_demand: endpoint.on_demand.unwrap_or(self.on_demand),
+            tracks_usage: endpoint.tracks_usage,
+        };
+        let mut served: Vec<Served> = declared.into_iter().flatten().map(of_file).collect();
+        let of_file = served.len();
+        let of_flag = |argument: &str| {
+            let (name, model) = named(argument);
+            Served { name, model, on_demand: self.on_demand, tracks_usage: true }
+        };
+        for flag in self.models.iter().map(|argument| of_flag(argument)) {
+            match served[..of_file].iter_mut().find(|endpoint| endpoint.name == flag.name) {
+                Some(endpoint) => endpoint.model = flag.model,
+                None => served.push(flag),
+            }
+        }
+        if served.is_empty() && declared.is_none() {
+            served.extend(DEFAULT_PAIR.map(of_flag));
+        }
+        served
+    }
+}
+
+/// Listens at once, loads the models, and answers until SIGINT or SIGTERM.
+pub(super) fn main(arguments: &Arguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(listen(&arguments));
+    let served = runtime.block_on(listen(arguments));
     // A model that is still loading does not hold up the end of the program.
     runtime.shutdown_background();
     served
 }
 
 async fn listen(arguments: &Arguments) -> Result<()> {
-    let connections = ConnectionLimits { most: arguments.max_connections, ..ConnectionLimits::default() };
-    let tls = arguments.tls_certificate.clone().zip(arguments.tls_key.clone());
-    let tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
-    let (host, port) = (arguments.host, arguments.port);
-    let origins = arguments.cors_origin.clone();
-    let settings = ServeSettings { host, port, connections, tls, origins, ..ServeSettings::from_environment() };
-    let state = arguments.state.clone().or_else(|| settings.state.clone());
-    let config = arguments.limits.settings(ServeSettings { state, ..settings }).check()?;
-    let connections = ConnectionLimits { most: within_open_files(config.connections.most), ..config.connections };
-    let options = arguments.load.options();
-    let keep_alive = arguments.keep_alive.map(Duration::from_secs);
-    let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
-    let secrets = Secrets::new(open_store(&config).await?, config.secrets_key);
-    if let Err(error) = secrets.check().await {
-        // What needs no secrets is served all the same.
-        tracing::error!("secrets cannot be used: {error}");
-    }
-    let app = App::with_store(config.access, config.limits, models, secrets).await?;
-    if !app.gate().is_open_to_somebody() {
-        return Err(ConfigError::TokenRequired { host: arguments.host }.into());
-    }
-    let models: Vec<(String, String)> = arguments.models.iter().map(|model| named(model)).collect();
-    for (name, _) in &models {
+    let mut config = arguments.check()?;
+    let tls = config.tls.take().map(Tls::load).transpose()?.map(Arc::new);
+    let (address, most) = (config.address, within_open_files(config.connections.most));
+    let connections = ConnectionLimits { most, ..config.connections };
+    let app = begin(config, arguments).await?;
+    let served = arguments.served();
+    for Served { name, .. } in &served {
         app.endpoints().announce(name)?;
     }
-    let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
-    let socket = connections::listen(config.address).with_context(|| format!("cannot listen on {}", config.address))?;
+    let socket = connections::listen(address).with_context(|| format!("cannot listen on {address}"))?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     say(format_args!("listening on {scheme}://{}", socket.local_addr()?));
     if let Some(tls) = &tls {
         reload_at_hangup(Arc::clone(tls))?;
     }
-    let listener = Listener::new(socket, tls);
-    let loading = host_all(&app, models, arguments);
+    let loading = host_all(&app, served, arguments);
     let drain = Duration::from_secs(arguments.drain_timeout);
-    let serving = serve(listener, app.clone(), connections, drain, stopped()?);
+    let serving = serve(Listener::new(socket, tls), app.clone(), connections, drain, stopped()?);
     tokio::pin!(loading, serving);
     tokio::select! {
         () = &mut serving => return Ok(()),
@@ -136,38 +164,46 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The store, in a folder that nobody else may look into.
-async fn open_store(config: &ServeConfig) -> Result<Store> {
-    let folder = &config.state;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("cannot make {}", folder.display()))?;
-    Store::open(&config.store).await.with_context(|| format!("cannot open the store in {}", folder.display()))
+/// The server with what its store has, and with what the configuration file declares.
+async fn begin(config: ServeConfig, arguments: &Arguments) -> Result<App> {
+    let options = arguments.load.options();
+    let keep_alive = arguments.keep_alive.map(Duration::from_secs);
+    let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
+    let secrets = Secrets::new(open_store(&config).await?, config.secrets_key);
+    if let Err(error) = secrets.check().await {
+        // What needs no secrets is served all the same.
+        tracing::error!("secrets cannot be used: {error}");
+    }
+    let hosting = Arc::new(ModelArguments::new(arguments.limits.clone(), options));
+    let app = App::with_store(config.access, config.limits, models, secrets, hosting).await?;
+    if let Some(file) = &arguments.file {
+        app.control()?.declare(&file.declared).await.with_context(|| file.path.display().to_string())?;
+    }
+    if !app.gate().is_open_to_somebody() {
+        return Err(ConfigError::TokenRequired { host: arguments.host }.into());
+    }
+    Ok(app)
 }
 
 /// Puts every model behind its endpoint; those that are not loaded on demand one after the other, as soon as they answer.
-async fn host_all(app: &App, models: Vec<(String, String)>, arguments: &Arguments) -> Result<()> {
+async fn host_all(app: &App, served: Vec<Served>, arguments: &Arguments) -> Result<()> {
     let options = arguments.load.options();
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let shares = match arguments.on_demand {
-        true => vec![None; models.len()],
-        false => {
-            let all: Vec<&str> = models.iter().map(|(_, model)| model.as_str()).collect();
-            shares(&all, &options)?
-        }
-    };
-    for ((name, model), share) in models.into_iter().zip(shares) {
+    let kept: Vec<&str> = served.iter().filter(|one| !one.on_demand).map(|one| one.model.as_str()).collect();
+    let mut shares = if kept.is_empty() { Vec::new() } else { shares(&kept, &options)? }.into_iter();
+    for Served { name, model, on_demand, tracks_usage } in served {
         let options = arguments.limits.options(&name, options.clone());
+        let share = if on_demand { None } else { shares.next().flatten() };
         let source = Arc::new(ModelArgument::new(name.clone(), model, options, share)?);
-        let residence = if arguments.on_demand { Residence::OnDemand } else { Residence::Kept };
+        let residence = if on_demand { Residence::OnDemand } else { Residence::Kept };
+        let key = source.key();
         let hosted = app.models().host(&name, source, residence);
+        app.control()?.adopt(key, hosted.clone());
         if residence == Residence::Kept && hosted.load().await.is_err() {
             let reason = hosted.failure().map_or_else(|| "unknown".to_owned(), |failure| failure.to_string());
             bail!("{reason}");
         }
-        app.endpoints().insert(Endpoint::new(name, Arc::new(hosted), created)?)?;
+        app.endpoints().insert(Endpoint::new(name, Arc::new(hosted), created)?.with_usage(tracks_usage))?;
     }
     Ok(())
 }

@@ -87,8 +87,9 @@ impl Default for ServeSettings {
 impl ServeSettings {
     /// The defaults, with the token, the key and the folders of the environment.
     pub fn from_environment() -> Self {
-        let token = std::env::var(TOKEN_VARIABLE).ok();
-        let secrets_key = std::env::var(SECRETS_KEY_VARIABLE).ok().map(SecretString::from);
+        let variable = |name| std::env::var(name).ok();
+        let token = variable(TOKEN_VARIABLE);
+        let secrets_key = variable(SECRETS_KEY_VARIABLE).map(SecretString::from);
         Self { token, secrets_key, state: state_folder(), ..Self::default() }
     }
 
@@ -210,8 +211,8 @@ impl Limits {
 pub enum ConfigError {
     /// Others can reach the address.
     #[error(
-        "the address {host} can be reached from other machines, so a token is required: set {TOKEN_VARIABLE}, or \
-         listen on 127.0.0.1"
+        "the address {host} can be reached from other machines, so a token is required: make one with \
+         `hearth token create --user NAME --admin`, set {TOKEN_VARIABLE}, or listen on 127.0.0.1"
     )]
     TokenRequired {
         /// The address.

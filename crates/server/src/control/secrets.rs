@@ -312,3 +312,20 @@ fn value(text: Option<Plaintext>, bytes: Option<Plaintext>) -> Result<Zeroizing<
     }
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_one_of_two_forms_and_of_a_size() {
+        let typed = |text: String| Some(Plaintext(text.into()));
+        let most = "x".repeat(VALUE_LENGTH);
+        assert_eq!(value(typed(most.clone()), None).unwrap().len(), VALUE_LENGTH);
+        assert_eq!(value(None, typed(STANDARD.encode(&most))).unwrap().as_slice(), most.as_bytes());
+        for (text, bytes) in [(typed(most.clone() + "x"), None), (None, typed(STANDARD.encode(most + "x")))] {
+            let error = value(text, bytes).unwrap_err().to_string();
+            assert!(error.ends_with("_value` must be at most 131072 bytes, not 131073"), "{error}");
+        }
+    }
+}

@@ -28,6 +28,7 @@ pub use tokens::TokenRow;
 /// Each step of the tables' history; one that was released is never changed.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "control plane", include_str!("../../migrations/0001_control_plane.sql")),
+    (2, "principal details", include_str!("../../migrations/0002_principal_details.sql")),
     (3, "secrets", include_str!("../../migrations/0003_secrets.sql")),
 ];
 

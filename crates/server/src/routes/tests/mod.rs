@@ -5,9 +5,12 @@ mod answers;
 mod around;
 mod cors;
 mod fake;
+mod matrix;
 mod plane;
 mod ranks;
 mod secrets;
+mod serving;
+mod stored;
 mod tokenizers;
 
 use axum::body::Body;

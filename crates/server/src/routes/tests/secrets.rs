@@ -1,44 +1,34 @@
 //! Secrets over the API: what each permission opens, what is refused by name, and what never shows.
 
-use axum::body::Body;
-use axum::http::Request;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use super::{Answered, LIMITS, ask};
-use crate::gate::{Access, Token};
-use crate::models::Models;
-use crate::secrets::Secrets;
-use crate::serve::{App, Limits};
-use crate::store::{PrincipalKind, PrincipalRow, TokenRow};
+use super::Answered;
+use super::stored::{ADMIN, Stored, call};
+use crate::control::NewToken;
+use crate::gate::{Permission, Token};
+use crate::store::{GrantRow, PrincipalKind, PrincipalRow};
+use crate::wire::external::SecretReference;
 
-/// A server with a store, an administrator, and two users of whom the first is in the group `team`.
+/// A server with a store and two users, of whom the first is in the group `team`.
 struct Plane {
-    app: App,
+    stored: Stored,
     /// Tokens by name.
     tokens: Vec<(&'static str, Token)>,
-    _folder: TempDir,
 }
 
 impl Plane {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let secrets = Secrets::temporary(folder.path()).await;
-        let (limits, models) = (Limits { body: 1 << 20, bodies: 1 << 20, ..LIMITS }, Models::new(0, false, None));
-        let app = App::with_store(Access::token("sesame"), limits, models, secrets).await.unwrap();
-        let control = app.control().unwrap();
+        let stored = Stored::new().await;
+        let control = stored.app.control().unwrap();
         let mut change = control.store().change().await.unwrap();
         let mut tokens = Vec::new();
         for name in ["ann@x.org", "bob@x.org"] {
-            let (row, token) = (PrincipalRow::new(PrincipalKind::User, name, name), Token::random());
+            let row = PrincipalRow::new(PrincipalKind::User, name, name);
             change.put_principal(&row).await.unwrap();
-            let (id, hash) = (name.to_owned(), token.hash().to_hex());
-            let (comment, origin, created_by) = (String::new(), "api".to_owned(), "admin".to_owned());
-            let principal_id = row.id.clone();
-            let token_row = TokenRow { id, principal_id, hash, comment, origin, created: 0, created_by, expires: None };
-            change.add_token(&token_row).await.unwrap();
+            let (token, _) =
+                NewToken::new(String::new(), None).unwrap().add(&mut change, &row.id, "admin").await.unwrap();
             if name == "ann@x.org" {
                 let team = PrincipalRow::new(PrincipalKind::Group, "team", "team");
                 change.put_principal(&team).await.unwrap();
@@ -47,22 +37,19 @@ impl Plane {
             tokens.push((name, token));
         }
         control.commit(change).await.unwrap();
-        Self { app, tokens, _folder: folder }
+        Self { stored, tokens }
     }
 
-    fn bearer(&self, who: &str) -> String {
-        let token = self.tokens.iter().find(|(name, _)| *name == who).map_or("sesame", |(_, token)| token.text());
-        format!("Bearer {token}")
+    fn token(&self, who: &str) -> &str {
+        self.tokens.iter().find(|(name, _)| *name == who).map_or(ADMIN, |(_, token)| token.text())
     }
 
     async fn get(&self, who: &str, path: &str) -> Answered {
-        let request = Request::get(format!("/api/2.0/secrets/{path}")).header("authorization", self.bearer(who));
-        ask(&self.app, request.body(Body::empty()).unwrap()).await
+        call(&self.stored.app, self.token(who), "GET", &format!("/api/2.0/secrets/{path}"), Value::Null).await
     }
 
     async fn post(&self, who: &str, path: &str, body: Value) -> Answered {
-        let request = Request::post(format!("/api/2.0/secrets/{path}")).header("authorization", self.bearer(who));
-        ask(&self.app, request.body(Body::from(body.to_string())).unwrap()).await
+        call(&self.stored.app, self.token(who), "POST", &format!("/api/2.0/secrets/{path}"), body).await
     }
 
     /// A call that is answered with `{}`.
@@ -188,7 +175,6 @@ async fn whoever_makes_a_scope_manages_it_or_everybody_does() {
 async fn what_cannot_be_is_refused_by_name_and_without_the_value() {
     let plane = Plane::start().await;
     plane.done("admin", "scopes/create", json!({"scope": "s"})).await;
-    let long = "x".repeat((128 << 10) + 1);
     let name = "n".repeat(129);
     let put = |key: &str, more: Value| {
         let mut body = json!({"scope": "s", "key": key});
@@ -210,7 +196,6 @@ async fn what_cannot_be_is_refused_by_name_and_without_the_value() {
         ("put", put("k", json!({"bytes_value": "hunter2!"})), "`bytes_value`: it must be base64"),
         ("put", put("k", json!({"string_value": 2_000_002})), "`string_value`: expected a string"),
         ("put", put("k", json!({"string_value": {"hunter2": 1}})), "`string_value`: expected a string"),
-        ("put", put("k", json!({"string_value": long})), "at most 131072 bytes, not 131073"),
         ("put", json!({"scope": "s", "string_value": "hunter2"}), "the field `key` is required"),
         ("put", put("k", json!({"string_valeu": "hunter2"})), "unknown field `string_valeu`"),
         ("scopes/create", json!({"scope": "a/b"}), "`scope` must be 1 to 128 letters"),
@@ -254,17 +239,15 @@ async fn what_cannot_be_is_refused_by_name_and_without_the_value() {
         assert!(answer.body.contains(named), "{path}: {}", answer.body);
     }
     assert_eq!(plane.get("admin", "list?scope=s").await.json(), json!({"secrets": []}));
-    let whole = json!({"scope": "s", "key": "n".repeat(128), "string_value": "x".repeat(128 << 10)});
-    plane.done("admin", "put", whole).await;
 }
 
 /// What the server keeps for itself stands in the same tables, and no call gets at it.
 #[tokio::test]
 async fn the_servers_own_scope_is_nobodys() {
     let plane = Plane::start().await;
-    let control = plane.app.control().unwrap();
+    let control = plane.stored.app.control().unwrap();
     let mut change = control.store().change().await.unwrap();
-    let reference = crate::wire::external::SecretReference::new(".endpoints", "e.1").unwrap();
+    let reference = SecretReference::new(".endpoints", "e.1").unwrap();
     control.secrets().keep(&mut change, &reference, &"sk-own".into()).await.unwrap();
     control.commit(change).await.unwrap();
     assert_eq!(plane.get("admin", "scopes/list").await.json(), json!({"scopes": []}));
@@ -281,14 +264,78 @@ async fn the_servers_own_scope_is_nobodys() {
     }
     plane.done("admin", "scopes/create", json!({"scope": "s"})).await;
     plane.done("admin", "put", json!({"scope": "s", "key": "k", "string_value": "x"})).await;
-    let directory = || plane.app.gate().directory();
+    let directory = || plane.stored.app.gate().directory();
     let id = directory().named(PrincipalKind::User, "ann@x.org").unwrap().id.clone();
     let (ann, admin) =
         (directory().recognised(&id).unwrap(), directory().recognised(crate::store::BUILT_IN_ADMIN).unwrap());
     let refers = async |who, scope, key| {
-        let reference = crate::wire::external::SecretReference::new(scope, key).unwrap();
+        let reference = SecretReference::new(scope, key).unwrap();
         control.check_reference(who, &reference).await.is_ok()
     };
     assert!(refers(&admin, "s", "k").await && !refers(&admin, "s", "other").await);
     assert!(!refers(&admin, ".endpoints", "e.1").await && !refers(&ann, "s", "k").await);
+}
+
+/// An endpoint reads its credential in its maker's place: whoever may not read a secret may not name it, and what was given as
+/// it is stands under a name that nobody can use.
+#[tokio::test]
+async fn an_endpoint_refers_to_what_its_maker_may_read() {
+    let plane = Plane::start().await;
+    let app = &plane.stored.app;
+    plane.done("admin", "scopes/create", json!({"scope": "theirs"})).await;
+    plane.done("admin", "put", json!({"scope": "theirs", "key": "k", "string_value": "sk-theirs"})).await;
+    plane.done("ann@x.org", "scopes/create", json!({"scope": "mine"})).await;
+    plane.done("ann@x.org", "put", json!({"scope": "mine", "key": "k", "string_value": "sk-mine"})).await;
+    let config = |field: &str, key: &str| {
+        let model =
+            json!({"provider": "openai", "name": "gpt-4o", "task": "llm/v1/chat", "openai_config": {field: key}});
+        json!({"served_entities": [{"name": "only", "external_model": model}]})
+    };
+    let literal = config("openai_api_key_plaintext", "sk-literal");
+    let made = plane.stored.call("POST", "/api/2.0/serving-endpoints", json!({"name": "far", "config": literal})).await;
+    assert!(made.status == 200 && !made.body.contains("sk-literal"), "{}", made.body);
+    let view = plane.stored.settled("far").await;
+    let id = view["id"].as_str().unwrap();
+    let control = app.control().unwrap();
+    let entity = view["config"]["served_entities"][0]["id"].as_str().unwrap();
+    let kept = async |key: &str| control.secrets().open(".endpoints", key).await.unwrap().map(|value| value.to_vec());
+    let key = format!("{id}.{entity}");
+    assert_eq!(kept(&key).await.unwrap(), b"sk-literal");
+
+    let ann = app.gate().directory().named(PrincipalKind::User, "ann@x.org").unwrap().id.clone();
+    let (endpoint_id, level) = (id.to_owned(), Permission::CanManage.name().to_owned());
+    let mut change = control.store().change().await.unwrap();
+    change.set_grant(&GrantRow { endpoint_id, principal_id: ann, level, origin: "api".into() }).await.unwrap();
+    control.commit(change).await.unwrap();
+    let own = format!("{{{{secrets/.endpoints/{key}}}}}");
+    for (reference, status) in [
+        ("{{secrets/theirs/k}}", 404),
+        ("{{secrets/mine/none}}", 404),
+        ("{{secrets/none/k}}", 404),
+        // Another address would get the credential that somebody else has given.
+        (&own, 404),
+        ("{{secrets/mine/k}}", 200),
+    ] {
+        let mut wanted = config("openai_api_key", reference);
+        if reference == own {
+            wanted["served_entities"][0]["external_model"]["openai_config"]["openai_api_base"] =
+                "http://127.0.0.1:1".into();
+        }
+        let path = "/api/2.0/serving-endpoints/far/config";
+        let answer = call(app, plane.token("ann@x.org"), "PUT", path, wanted).await;
+        assert_eq!(answer.status, status, "{reference}: {}", answer.body);
+        plane.stored.settled("far").await;
+    }
+    let again = plane
+        .stored
+        .call("PUT", "/api/2.0/serving-endpoints/far/config", config("openai_api_key_plaintext", "sk-2"))
+        .await;
+    assert_eq!(again.status, 200, "{}", again.body);
+    let view = plane.stored.settled("far").await;
+    assert_eq!(kept(&key).await, None, "what is served no more is forgotten");
+    let key = format!("{id}.{}", view["config"]["served_entities"][0]["id"].as_str().unwrap());
+    assert_eq!(kept(&key).await.unwrap(), b"sk-2");
+    let gone = plane.stored.call("DELETE", "/api/2.0/serving-endpoints/far", Value::Null).await;
+    assert_eq!(gone.status, 200, "{}", gone.body);
+    assert_eq!(kept(&key).await, None);
 }
