@@ -12,7 +12,6 @@ use hearth::config::{ConfigFile, FileError, Setting};
 use hearth::connections::Tls;
 use hearth_engine::hub::{Catalogue, ModelLocation};
 
-use super::serve;
 use super::terminal::say;
 use super::{Cli, Command};
 
@@ -146,6 +145,7 @@ fn takes_values(argument: &Arg) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::serve;
     use super::*;
 
     /// The arguments of `hearth serve` with such a file.

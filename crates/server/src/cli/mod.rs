@@ -16,6 +16,7 @@ mod serve;
 mod state;
 mod terminal;
 mod token;
+mod usage;
 
 use std::io;
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Make, show and revoke tokens
     Token(token::Arguments),
+    /// Show who used what
+    Usage(usage::Arguments),
     /// Check a configuration file of `serve`
     CheckConfig(file::Arguments),
 }
@@ -78,6 +81,7 @@ pub(crate) fn main() -> ExitCode {
         Command::List(arguments) => list::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
         Command::Token(arguments) => token::main(&arguments),
+        Command::Usage(arguments) => usage::main(arguments),
         Command::CheckConfig(arguments) => file::main(&arguments),
     };
     drop(log);

@@ -13,12 +13,13 @@ use hearth::gate::Origin;
 use hearth::models::{Models, Residence};
 use hearth::secrets::Secrets;
 use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
+use hearth::usage::{Ingest, record_lasting};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
 use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
-use super::state::{StateArguments, open_store};
+use super::state::{StateArguments, open_journal, open_store};
 use super::terminal::say;
 
 /// What is served when no model is named: a small one of each kind.
@@ -44,6 +45,9 @@ pub(super) struct Arguments {
     pub(super) port: u16,
     #[command(flatten)]
     state: StateArguments,
+    /// Days after which usage is removed from the store [default: it stays]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    usage_days: Option<u32>,
     /// Certificate for TLS (PEM), with those between it and an authority that clients know; read again at SIGHUP
     #[arg(long, value_name = "FILE")]
     pub(super) tls_certificate: Option<PathBuf>,
@@ -169,13 +173,16 @@ async fn begin(config: ServeConfig, arguments: &Arguments) -> Result<App> {
     let options = arguments.load.options();
     let keep_alive = arguments.keep_alive.map(Duration::from_secs);
     let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
-    let secrets = Secrets::new(open_store(&config).await?, config.secrets_key);
+    let store = open_store(&config).await?;
+    let kept = arguments.usage_days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600));
+    let ingest = Ingest::new(open_journal(&config)?, store.clone(), kept);
+    let secrets = Secrets::new(store, config.secrets_key);
     if let Err(error) = secrets.check().await {
         // What needs no secrets is served all the same.
         tracing::error!("secrets cannot be used: {error}");
     }
     let hosting = Arc::new(ModelArguments::new(arguments.limits.clone(), options));
-    let app = App::with_store(config.access, config.limits, models, secrets, hosting).await?;
+    let app = App::with_store(config.access, config.limits, models, secrets, hosting).await?.with_usage(ingest);
     if let Some(file) = &arguments.file {
         app.control()?.declare(&file.declared).await.with_context(|| file.path.display().to_string())?;
     }
@@ -203,7 +210,9 @@ async fn host_all(app: &App, served: Vec<Served>, arguments: &Arguments) -> Resu
             let reason = hosted.failure().map_or_else(|| "unknown".to_owned(), |failure| failure.to_string());
             bail!("{reason}");
         }
-        app.endpoints().insert(Endpoint::new(name, Arc::new(hosted), created)?.with_usage(tracks_usage))?;
+        let endpoint = Endpoint::new(name, Arc::new(hosted), created)?.with_usage(tracks_usage);
+        record_lasting(app.control()?.store(), &endpoint).await?;
+        app.endpoints().insert(endpoint)?;
     }
     Ok(())
 }

@@ -128,6 +128,7 @@ impl ControlPlane {
         let (mut change, _) = self.begin(allowed).await?;
         self.forget_literals(&mut change, allowed.endpoint().id()).await?;
         change.delete_endpoint(allowed.endpoint().id()).await?;
+        change.end_served_entities(allowed.endpoint().id(), now()).await?;
         self.commit(change).await
     }
 

@@ -8,7 +8,9 @@ mod endpoints;
 mod error;
 mod people;
 mod secrets;
+mod served;
 mod tokens;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -23,13 +25,16 @@ pub use endpoints::{EndpointRow, GrantRow};
 pub use error::StoreError;
 pub use people::{ADMINS, BUILT_IN_ADMIN, PrincipalKind, PrincipalRow, USERS};
 pub use secrets::AclRow;
+pub use served::ServedEntityRow;
 pub use tokens::TokenRow;
+pub use usage::{Grouping, UsageFilter, UsagePlace, UsageSums, Visible};
 
 /// Each step of the tables' history; one that was released is never changed.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "control plane", include_str!("../../migrations/0001_control_plane.sql")),
     (2, "principal details", include_str!("../../migrations/0002_principal_details.sql")),
     (3, "secrets", include_str!("../../migrations/0003_secrets.sql")),
+    (4, "usage", include_str!("../../migrations/0004_usage.sql")),
 ];
 
 /// How long a statement waits for its turn, and a caller for a connection.

@@ -12,6 +12,7 @@ mod secrets;
 mod serving;
 mod stored;
 mod tokenizers;
+mod usage;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
