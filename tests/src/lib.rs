@@ -5,6 +5,7 @@ mod faults;
 mod postgres;
 mod process;
 mod promises;
+mod providers;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -30,6 +31,7 @@ pub use faults::{Fault, Faults};
 pub use postgres::Postgres;
 pub use process::ServerProcess;
 pub use promises::{assert_same, prompt, sampled};
+pub use providers::{ProviderStubs, STUB_KEY, STUB_TOKEN, StubRequest};
 
 /// The folder of the goldens.
 #[must_use]

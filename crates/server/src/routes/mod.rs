@@ -17,6 +17,7 @@ mod health;
 mod identity;
 mod invocations;
 mod models;
+mod openapi;
 mod permissions;
 mod rerank;
 mod scim;
