@@ -42,7 +42,7 @@ pub(super) async fn answer(
     endpoint.record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
     let grammar = grammar::checked(request.grammar, &request.sampling)?;
-    let tools = tools::checked(request.tools, grammar.as_ref(), &request.sampling)?;
+    let tools = tools::checked(request.tools, &request.sampling)?;
     let generation = checks::chat_generation(&request.chat, request.sampling, &request.output, app.limits())?;
     let generation = Generation { grammar, given: request.given, ..generation };
     checks::check_choices(1, generation.choices, app.limits())?;
@@ -50,6 +50,7 @@ pub(super) async fn answer(
     let may_call = tools.is_some();
     let call = ChatCall { messages: conversation::checked(request.chat.messages)?, tools, generation };
 
+    endpoint.read(&call);
     let name = endpoint.endpoint().name();
     let asked = Instant::now();
     let answer = endpoint.measured(entity.provider().chat(call).await?, asked, streamed.is_some());

@@ -13,6 +13,7 @@ mod serving;
 mod stored;
 mod tokenizers;
 mod tokens;
+mod usage;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
