@@ -80,18 +80,22 @@ impl Page {
 
     /// Without another order the oldest come first, so that pages do not overlap while principals are added.
     fn sort(&self, found: &mut [Shown<'_>]) {
-        let age = |shown: &Shown<'_>| (shown.row.created, shown.row.id.len(), shown.row.id.clone());
-        match &self.order {
-            None => found.sort_by_cached_key(age),
-            Some(path) => found.sort_by_cached_key(|shown| {
+        found.sort_unstable_by(|one, other| age(one).cmp(&age(other)));
+        if let Some(path) = &self.order {
+            found.sort_by_cached_key(|shown| {
                 let value = shown.values(path).first().map(|value| value.to_lowercase());
-                (value.is_none(), value, age(shown))
-            }),
+                (value.is_none(), value)
+            });
         }
         if self.descending {
             found.reverse();
         }
     }
+}
+
+/// Ids are numbers of several lengths.
+fn age<'a>(shown: &Shown<'a>) -> (i64, usize, &'a str) {
+    (shown.row.created, shown.row.id.len(), &shown.row.id)
 }
 
 fn number(field: &str, text: Option<&str>) -> Result<Option<i64>, FieldError> {

@@ -74,6 +74,9 @@ impl Target {
         let whole = part.map_or_else(|| name.to_owned(), |part| format!("{name}.{part}"));
         let unknown = || FieldError::conflict(field, format!("there is no attribute `{whole}` to change here"));
         let path = Path::read_of(kind, whole.trim()).ok_or_else(unknown)?;
+        if condition.is_some() && !path.attribute.is_list() {
+            return Err(FieldError::conflict(field, format!("`{}` has one value", path.attribute.name())));
+        }
         let which = condition.map(|condition| {
             let part = |part: &str| {
                 let path = Path::read(&format!("{}.{part}", path.attribute.name()))?;
@@ -82,9 +85,6 @@ impl Target {
             Filter::read(field, condition, &part)
         });
         let which = which.transpose()?;
-        if which.is_some() && !path.attribute.is_list() {
-            return Err(FieldError::conflict(field, format!("`{}` has one value", path.attribute.name())));
-        }
         Ok(Self { attribute: path.attribute, which, part: path.part })
     }
 
