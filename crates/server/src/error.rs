@@ -52,6 +52,14 @@ pub enum ErrorKind {
     EndpointNotFound,
     /// No such path.
     RouteNotFound,
+    /// Nothing in the control plane has this name or id.
+    NotFound,
+    /// Something in the control plane has this name already.
+    AlreadyExists,
+    /// Something else is being done with it.
+    Conflict,
+    /// Known to the clients and not done by this server.
+    NotImplemented,
     /// The path exists for other methods.
     MethodNotAllowed,
     /// The body is longer than allowed.
@@ -66,6 +74,13 @@ pub enum ErrorKind {
     InsufficientMemory,
     /// The answer was not complete in time.
     Timeout,
+    /// The API behind the model refused the request.
+    Upstream {
+        /// With this status, of 400 to 499.
+        status: u16,
+        /// Seconds after which it wants to be asked again.
+        retry_after: Option<u16>,
+    },
     /// The server's own failure.
     Internal,
 }
@@ -91,6 +106,10 @@ impl ErrorKind {
             }
             Self::EndpointNotFound => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), "ENDPOINT_NOT_FOUND"),
             Self::RouteNotFound => (StatusCode::NOT_FOUND, INVALID, Some("unknown_url"), "ENDPOINT_NOT_FOUND"),
+            Self::NotFound => (StatusCode::NOT_FOUND, INVALID, Some("not_found"), "RESOURCE_DOES_NOT_EXIST"),
+            Self::AlreadyExists => (BAD, INVALID, Some("already_exists"), "RESOURCE_ALREADY_EXISTS"),
+            Self::Conflict => (StatusCode::CONFLICT, INVALID, Some("conflict"), "RESOURCE_CONFLICT"),
+            Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, INVALID, Some("not_implemented"), "NOT_IMPLEMENTED"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, INVALID, Some("method_not_allowed"), "BAD_REQUEST")
             }
@@ -114,6 +133,7 @@ impl ErrorKind {
             Self::Timeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "timeout_error", Some("request_timeout"), "DEADLINE_EXCEEDED")
             }
+            Self::Upstream { status, .. } => upstream(status),
             Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), "INTERNAL_ERROR")
             }
@@ -125,9 +145,24 @@ impl ErrorKind {
         match self {
             Self::RateLimited => Some(1),
             Self::Unavailable => Some(2),
+            Self::Upstream { status: 429, retry_after } => Some(retry_after.map_or(1, u32::from)),
             _ => None,
         }
     }
+}
+
+/// The codes of another API's refusal: its status is passed on.
+fn upstream(status: u16) -> Codes {
+    let (kind, code) = match status {
+        401 => ("authentication_error", "UNAUTHENTICATED"),
+        403 => ("permission_error", "PERMISSION_DENIED"),
+        404 => ("invalid_request_error", "NOT_FOUND"),
+        408 => ("timeout_error", "DEADLINE_EXCEEDED"),
+        409 => ("invalid_request_error", "ABORTED"),
+        429 => ("rate_limit_error", "REQUEST_LIMIT_EXCEEDED"),
+        _ => ("invalid_request_error", "BAD_REQUEST"),
+    };
+    (StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), kind, Some("upstream_error"), code)
 }
 
 /// An error that a caller gets to see.
@@ -154,6 +189,11 @@ impl ApiError {
     /// The server's own failure: `detail` goes to the log and not to the caller.
     pub fn internal(message: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { detail: Some(detail.into()), ..Self::new(ErrorKind::Internal, message) }
+    }
+
+    /// Something that the server needs does not answer: `detail` goes to the log and not to the caller.
+    pub fn unavailable(message: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::new(ErrorKind::Unavailable, message) }
     }
 
     /// A path that does not exist.

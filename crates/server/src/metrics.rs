@@ -85,7 +85,7 @@ fn install() -> PrometheusHandle {
     describe_histogram!(ANSWER_SECONDS, "Seconds from a request's arrival at its model to the end of its answer");
     describe_counter!(
         FINISHED,
-        "Choices that a model ended, by model and reason: stop, length, tool_calls, deadline, error, or cancelled by the \
+        "Choices that a model ended, by model and reason: stop, length, tool_calls, content_filter, deadline, error, or cancelled by the \
          caller; an embedding or reranking call counts as one"
     );
     describe_gauge!(RUNNING, "Sequences in the batch, or calls that have begun, by model");
@@ -234,6 +234,7 @@ impl Meter {
                 FinishReason::Stop => "stop",
                 FinishReason::Length => "length",
                 FinishReason::ToolCalls => "tool_calls",
+                FinishReason::ContentFilter => "content_filter",
             };
             self.finish(1, reason);
         }
@@ -244,6 +245,7 @@ impl Meter {
         match error {
             ProviderError::Late { .. } => self.finish(self.unfinished, "deadline"),
             ProviderError::Failed(_) | ProviderError::Stopped(_) => self.finish(self.unfinished, "error"),
+            ProviderError::Upstream(error) if !error.is_refusal() => self.finish(self.unfinished, "error"),
             _ => self.unfinished = 0,
         }
     }

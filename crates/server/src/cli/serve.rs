@@ -1,14 +1,19 @@
 //! `hearth serve`: models over HTTP.
 
+use std::fs::DirBuilder;
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use hearth::config::ConfigError;
 use hearth::connections::{self, within_open_files};
 use hearth::endpoints::Endpoint;
 use hearth::models::{Models, Residence};
-use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
+use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
+use hearth::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
@@ -31,6 +36,9 @@ pub(super) struct Arguments {
     /// Port to listen on; 0 takes any free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Folder of the store: principals, tokens, endpoints, secrets and usage [default: ~/.local/state/hearth]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -67,12 +75,17 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     let connections = ConnectionLimits { most: arguments.max_connections, ..ConnectionLimits::default() };
     let settings =
         ServeSettings { host: arguments.host, port: arguments.port, connections, ..ServeSettings::from_environment() };
-    let config = arguments.limits.settings(settings).check()?;
+    let state = arguments.state.clone().or_else(|| settings.state.clone());
+    let config = arguments.limits.settings(ServeSettings { state, ..settings }).check()?;
     let connections = ConnectionLimits { most: within_open_files(config.connections.most), ..config.connections };
     let options = arguments.load.options();
     let keep_alive = arguments.keep_alive.map(Duration::from_secs);
     let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
-    let app = App::new(config.access, config.limits, models);
+    let store = open_store(&config).await?;
+    let app = App::with_store(config.access, config.limits, models, store).await?;
+    if !app.gate().is_open_to_somebody() {
+        return Err(ConfigError::TokenRequired { host: arguments.host }.into());
+    }
     let models: Vec<(String, String)> = arguments.models.iter().map(|model| named(model)).collect();
     for (name, _) in &models {
         app.endpoints().announce(name)?;
@@ -91,6 +104,17 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     say(format_args!("ready"));
     serving.await;
     Ok(())
+}
+
+/// The store, in a folder that nobody else may look into.
+async fn open_store(config: &ServeConfig) -> Result<Store> {
+    let folder = &config.state;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    Store::open(&config.store).await.with_context(|| format!("cannot open the store in {}", folder.display()))
 }
 
 /// Puts every model behind its endpoint; those that are not loaded on demand one after the other, as soon as they answer.

@@ -7,6 +7,7 @@ use hearth_engine::text::tool_calls::Function;
 use hearth_sampler::SamplingRequest;
 use serde_json::{Map, Value};
 
+use crate::wire::JsonObject;
 use crate::wire::chat::Role;
 
 /// How an answer is generated.
@@ -22,6 +23,16 @@ pub struct Generation {
     pub deadline: Option<Instant>,
     /// What each answer must look like.
     pub grammar: Option<AskedGrammar>,
+    /// The fields of the request as they were sent, but for its texts: another provider's model gets these, and no default
+    /// of ours.
+    pub given: JsonObject,
+}
+
+impl Generation {
+    /// Whether the caller reads the answer while it is made.
+    pub fn is_streamed(&self) -> bool {
+        self.given.get("stream") == Some(&Value::Bool(true))
+    }
 }
 
 /// A grammar, and where it came from.
@@ -145,6 +156,8 @@ pub struct EmbeddingCall {
     pub deadline: Option<Instant>,
     /// How long a text may be; without, one that does not fit the context is refused.
     pub cut: Option<Cut>,
+    /// What the vectors are for, as Cohere's models know it.
+    pub input_type: Option<String>,
 }
 
 /// After how many tokens a text is cut, those that the model expects around it included.

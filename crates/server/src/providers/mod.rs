@@ -5,7 +5,9 @@
 
 pub mod answer;
 pub mod call;
+pub mod external;
 pub mod local;
+mod upstream;
 
 use futures::future::BoxFuture;
 
@@ -17,6 +19,8 @@ pub use call::{
     AskedGrammar, ChatCall, CompletionCall, ConversationEnd, Cut, EmbeddingCall, Generation, OnOverflow, Prompt,
     RerankCall, TokenizeCall, TooLong, ToolUse, Tools,
 };
+
+pub use upstream::{UpstreamError, UpstreamFailure};
 
 use crate::endpoints::Task;
 use crate::error::{ApiError, ErrorKind};
@@ -154,6 +158,9 @@ pub enum ProviderError {
     /// The model does not do this.
     #[error("{0}")]
     WrongTask(String),
+    /// The API behind the model did not answer, or with an error.
+    #[error("{0}")]
+    Upstream(UpstreamError),
     /// The model failed. The text is for the log, and for the caller no more than that it failed.
     #[error("the model failed: {0}")]
     Failed(String),
@@ -186,6 +193,7 @@ impl From<ProviderError> for ApiError {
             ProviderError::Stopped(_) | ProviderError::Late { begun: false } => {
                 Self::new(ErrorKind::Unavailable, message)
             }
+            ProviderError::Upstream(error) => Self::new(error.kind(), message),
             ProviderError::Failed(detail) => Self::internal("the model failed to answer", detail),
         }
     }

@@ -8,11 +8,11 @@ use serde_json::Number;
 use super::stream::UsagePlace;
 use crate::config::Limits;
 use crate::providers::{CompletionCall, Cut, EmbeddingCall, Generation, OnOverflow, Prompt};
-use crate::wire::FieldError;
 use crate::wire::chat::ChatFields;
 use crate::wire::completions::{CompletionFields, ErrorBehavior, TextInput};
 use crate::wire::embeddings::EmbeddingFields;
 use crate::wire::options::{OutputFields, SamplingFields, Stop};
+use crate::wire::{FieldError, JsonObject};
 
 /// Tokens of an answer if the request names no number.
 const DEFAULT_MAX_TOKENS: u32 = 256;
@@ -51,7 +51,8 @@ pub(super) fn chat_generation(
     let choices = count("n", output.n, 1)?;
     let logprobs = wanted.then(|| fields.top_logprobs.unwrap_or(0));
     let sampling = SamplingRequest { logprobs, ..sampling_request(sampling)? };
-    Ok(Generation { sampling, max_tokens, choices, deadline: limits.deadline(), grammar: None })
+    let (deadline, given) = (limits.deadline(), JsonObject::new());
+    Ok(Generation { sampling, max_tokens, choices, deadline, grammar: None, given })
 }
 
 /// What to complete, how many of the answers to return, and whether they carry log probabilities.
@@ -94,12 +95,13 @@ pub(super) fn completion(
     let logprobs = fields.logprobs.or((choices > returned).then_some(0));
     let sampling = SamplingRequest { logprobs, ..sampling_request(sampling)? };
     let truncate = fields.error_behavior == Some(ErrorBehavior::Truncate);
+    let (deadline, given) = (limits.deadline(), JsonObject::new());
     let call = CompletionCall {
         prompts: texts("prompt", fields.prompt)?,
         echo,
         templated,
         on_overflow: if truncate { OnOverflow::DropBeginning } else { OnOverflow::Refuse },
-        generation: Generation { sampling, max_tokens, choices, deadline: limits.deadline(), grammar: None },
+        generation: Generation { sampling, max_tokens, choices, deadline, grammar: None, given },
     };
     let suffix = fields.suffix.unwrap_or_default();
     Ok(CheckedCompletion { call, returned, logprobs: fields.logprobs.is_some(), suffix })
@@ -120,7 +122,8 @@ pub(super) fn embedding(fields: EmbeddingFields, limits: Limits) -> Result<Embed
         return Err(FieldError::conflict("instruction", "only texts can have an instruction, not token ids"));
     }
     let cut = cut(fields.truncate, fields.truncate_prompt_tokens)?;
-    Ok(EmbeddingCall { inputs, instruction, dimensions: fields.dimensions, deadline: limits.deadline(), cut })
+    let EmbeddingFields { dimensions, input_type, .. } = fields;
+    Ok(EmbeddingCall { inputs, instruction, dimensions, deadline: limits.deadline(), cut, input_type })
 }
 
 /// Where texts are cut. The number of tokens wins over `truncate`, which names none.
@@ -329,7 +332,7 @@ mod tests {
     fn fields_that_come_later_are_refused_unless_they_ask_for_nothing() {
         let nothing = json!({"functions": [], "function_call": "none", "audio": null});
         assert!(chat(nothing).is_ok());
-        for (field, value) in [("functions", json!([{"name": "f"}])), ("reasoning_effort", json!("low"))] {
+        for (field, value) in [("functions", json!([{"name": "f"}])), ("verbosity", json!("low"))] {
             let error = chat(json!({field: value})).unwrap_err();
             assert!(matches!(&error, FieldError::Unsupported { field: name, .. } if name == field), "{error}");
             assert!(error.to_string().contains("not supported yet by this server"), "{error}");

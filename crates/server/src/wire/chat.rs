@@ -19,10 +19,14 @@ pub struct ChatRequest {
     pub grammar: GrammarFields,
     /// What the model may call.
     pub tools: ToolFields,
+    /// How much is thought before the answer.
+    pub reasoning: ReasoningFields,
     /// How the answer is delivered.
     pub output: OutputFields,
     /// What changes nothing.
     pub bookkeeping: Bookkeeping,
+    /// All fields as they were sent, but for the messages.
+    pub given: JsonObject,
 }
 
 impl ChatRequest {
@@ -30,10 +34,12 @@ impl ChatRequest {
     pub fn read(mut object: JsonObject) -> Result<Self, FieldError> {
         later::refuse(&mut object, later::CHAT)?;
         let request = Self {
+            given: read::without(&object, "messages"),
             chat: read::take(&mut object)?,
             sampling: read::take(&mut object)?,
             grammar: read::take(&mut object)?,
             tools: read::take(&mut object)?,
+            reasoning: read::take(&mut object)?,
             output: read::take(&mut object)?,
             bookkeeping: read::take(&mut object)?,
         };
@@ -52,6 +58,16 @@ pub struct ChatFields {
     pub logprobs: Option<bool>,
     /// Number of alternatives a token, 0 to 20; needs `logprobs`.
     pub top_logprobs: Option<u8>,
+}
+
+/// How much is thought before the answer: for models of other providers, which know what their values mean.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReasoningFields {
+    /// `low`, `medium`, `high` and what else there is.
+    pub reasoning_effort: Option<String>,
+    /// Whether, and for how many tokens.
+    pub thinking: Option<JsonObject>,
 }
 
 /// One message of a conversation, as it was typed.

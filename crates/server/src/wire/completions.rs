@@ -20,12 +20,15 @@ pub struct CompletionRequest {
     pub output: OutputFields,
     /// What changes nothing.
     pub bookkeeping: Bookkeeping,
+    /// All fields as they were sent, but for the prompts.
+    pub given: JsonObject,
 }
 
 impl CompletionRequest {
     /// Reads a request; every field of `object` is read or refused.
     pub fn read(mut object: JsonObject) -> Result<Self, FieldError> {
         let request = Self {
+            given: read::without(&object, "prompt"),
             completion: read::take(&mut object)?,
             sampling: read::take(&mut object)?,
             grammar: read::take(&mut object)?,

@@ -21,6 +21,8 @@ pub struct EmbeddingFields {
     pub truncate: Option<bool>,
     /// Tokens after which a text is cut, special tokens included; -1 is the model's context. As vLLM spells it.
     pub truncate_prompt_tokens: Option<i64>,
+    /// What the vectors are for, such as `search_query`; for models of Cohere.
+    pub input_type: Option<String>,
 }
 
 /// How a vector is written.

@@ -4,18 +4,9 @@ use serde_json::{Value, json};
 
 use super::{FieldError, JsonObject};
 
-/// Fields of chat requests that come with external models, and an older form of `tools`.
-pub(super) const CHAT: &[&str] = &[
-    "functions",
-    "function_call",
-    "reasoning_effort",
-    "thinking",
-    "verbosity",
-    "modalities",
-    "audio",
-    "prediction",
-    "web_search_options",
-];
+/// Fields of chat requests that some models of other providers have, and an older form of `tools`.
+pub(super) const CHAT: &[&str] =
+    &["functions", "function_call", "verbosity", "modalities", "audio", "prediction", "web_search_options"];
 
 /// Fields of requests to a tokenizer that come with templates of the caller's own and with other media.
 pub(super) const TOKENIZE: &[&str] =

@@ -9,6 +9,7 @@ pub mod chat;
 pub mod completions;
 pub mod embeddings;
 pub mod error;
+pub mod external;
 mod fields;
 pub mod grammar;
 mod json;

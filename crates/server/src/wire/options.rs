@@ -144,4 +144,6 @@ pub enum FinishReason {
     Length,
     /// The caller is to call functions.
     ToolCalls,
+    /// Another provider's model did not want to say more.
+    ContentFilter,
 }

@@ -79,6 +79,11 @@ fn spelled_value(name: &str, text: String) -> Value {
     }
 }
 
+/// All fields but one, as they are.
+pub(super) fn without(object: &JsonObject, field: &str) -> JsonObject {
+    object.iter().filter(|(name, _)| *name != field).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 /// Takes the fields that `T` names out of `object` and reads them.
 pub(super) fn take<T: DeserializeOwned>(object: &mut JsonObject) -> Result<T, FieldError> {
     let taken: JsonObject = field_names::<T>().iter().filter_map(|name| object.remove_entry(*name)).collect();

@@ -53,6 +53,11 @@ impl Provider for LocalProvider {
     }
 
     fn chat(&self, call: ChatCall) -> BoxFuture<'_, Result<Answer, ProviderError>> {
+        if let Some(field) = ["reasoning_effort", "thinking"].iter().find(|field| asks_to_think(&call, field)) {
+            let text =
+                format!("`{field}` is not supported: the model {} does not think before it answers", self.model_name());
+            return async { Err(ProviderError::invalid(field, text)) }.boxed();
+        }
         match &self.model {
             LoadedModel::Decoder(engine) => decoder::chat(engine, call).boxed(),
             LoadedModel::Encoder(_) | LoadedModel::Reranker(_) => self.refuse(Task::Chat),
@@ -67,6 +72,11 @@ impl Provider for LocalProvider {
     }
 
     fn embed(&self, call: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>> {
+        if call.input_type.is_some() {
+            let text =
+                format!("`input_type` is not supported by the model {}: give an `instruction`", self.model_name());
+            return async { Err(ProviderError::invalid("input_type", text)) }.boxed();
+        }
         match &self.model {
             LoadedModel::Encoder(encoder) => encoder::embed(encoder, call).boxed(),
             LoadedModel::Decoder(_) | LoadedModel::Reranker(_) => self.refuse(Task::Embeddings),
@@ -121,6 +131,12 @@ impl LocalProvider {
         let text = format!("the model {} does not do {task}", self.model_name());
         async { Err(ProviderError::WrongTask(text)) }.boxed()
     }
+}
+
+/// Whether a field asks for thoughts, and not for none.
+fn asks_to_think(call: &ChatCall, field: &str) -> bool {
+    let given = call.generation.given.get(field);
+    given.is_some_and(|value| *value != "none" && value["type"] != "disabled")
 }
 
 /// Runs `work` where it may take its time, and waits for it until `deadline`.

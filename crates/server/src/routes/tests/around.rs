@@ -111,7 +111,7 @@ async fn a_panic_is_one_failed_request() {
 
 #[tokio::test]
 async fn without_the_token_only_life_signs_answer() {
-    let app = app_for(Access::Token("sesame".into()));
+    let app = app_for(Access::token("sesame"));
     for (path, status) in [
         ("/v1/models", 401),
         ("/v1/models/chat-model", 401),

@@ -25,7 +25,7 @@ const LIMITS: Limits = Limits { body: 100_000, bodies: 100_000, texts: 4, choice
 
 /// A server for the local admin with endpoints `chat-model`, `base`, `vectors` and `ranks`.
 fn app() -> App {
-    app_for(Access::LocalAdmin)
+    app_for(Access::local())
 }
 
 fn without_endpoints(access: Access) -> App {
