@@ -31,7 +31,7 @@ from databricks.sdk.errors import NotFound
 from databricks.sdk.service.serving import EndpointCoreConfigInput, ServedEntityInput
 
 OPENAI_DIALECT, DATABRICKS_DIALECT = "/v1", "/serving-endpoints"
-TOKEN = os.environ.get("HEARTH_TOKEN", "x")
+TOKEN = os.environ.get("HEARTH_TOKEN", "")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Server:
 def server() -> Server:
     models = ("CHAT", "RANDOM", "EMBEDDING", "RERANK")
     wanted = ("HEARTH_URL", *(f"HEARTH_{model}_MODEL" for model in models))
-    missing = [name for name in wanted if not os.environ.get(name)]
+    missing = [name for name in (*wanted, "HEARTH_TOKEN") if not os.environ.get(name)]
     if missing:
         pytest.fail(f"set {', '.join(missing)}: these tests need a running server", pytrace=False)
     url, *models = (os.environ[name] for name in wanted)
@@ -128,7 +128,8 @@ def endpoint_name(workspace):
 @pytest.fixture
 def endpoint(workspace, endpoint_name, hosted_entity):
     """An endpoint of the test's own, ready."""
-    config = EndpointCoreConfigInput(served_entities=[ServedEntityInput(entity_name=hosted_entity, entity_version="1")])
+    served = ServedEntityInput(entity_name=hosted_entity, entity_version="1")
+    config = EndpointCoreConfigInput(name=endpoint_name, served_entities=[served])
     return workspace.serving_endpoints.create_and_wait(name=endpoint_name, config=config)
 
 

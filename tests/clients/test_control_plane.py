@@ -42,6 +42,11 @@ def entity(hosted, name=None, **fields):
     return ServedEntityInput(entity_name=hosted, entity_version="1", name=name, **fields)
 
 
+def core(*entities, name="ignored", **fields) -> EndpointCoreConfigInput:
+    """The client does not do without a name in here too."""
+    return EndpointCoreConfigInput(name=name, served_entities=list(entities), **fields)
+
+
 def split(**percentages) -> TrafficConfig:
     return TrafficConfig(
         routes=[Route(served_entity_name=name, traffic_percentage=share) for name, share in percentages.items()]
@@ -60,7 +65,7 @@ def test_create_and_wait(workspace, endpoint_name, hosted_entity):
     begun = now()
     made = workspace.serving_endpoints.create_and_wait(
         name=endpoint_name,
-        config=EndpointCoreConfigInput(served_entities=[entity(hosted_entity, workload_size="Small", scale_to_zero_enabled=False)]),
+        config=core(entity(hosted_entity, workload_size="Small", scale_to_zero_enabled=False)),
         tags=[EndpointTag(key="team", value="docs")],
         description="made by a test",
         timeout=SHORT,
@@ -85,9 +90,7 @@ def test_create_and_wait(workspace, endpoint_name, hosted_entity):
 
 
 def test_create_answers_with_the_endpoint_at_once(workspace, endpoint_name, hosted_entity):
-    wait = workspace.serving_endpoints.create(
-        name=endpoint_name, config=EndpointCoreConfigInput(served_entities=[entity(hosted_entity)])
-    )
+    wait = workspace.serving_endpoints.create(name=endpoint_name, config=core(entity(hosted_entity)))
     assert wait.response.name == endpoint_name and wait.response.id
     assert wait.response.state.config_update in (EndpointStateConfigUpdate.IN_PROGRESS, EndpointStateConfigUpdate.NOT_UPDATING)
     assert wait.result(timeout=SHORT).id == wait.response.id
@@ -235,7 +238,7 @@ def test_ai_gateway(workspace, endpoint):
 
 def test_ai_gateway_at_creation(workspace, endpoint_name, hosted_entity):
     gateway = AiGatewayConfig(usage_tracking_config=AiGatewayUsageTrackingConfig(enabled=True))
-    config = EndpointCoreConfigInput(served_entities=[entity(hosted_entity)])
+    config = core(entity(hosted_entity))
     made = workspace.serving_endpoints.create_and_wait(name=endpoint_name, config=config, ai_gateway=gateway, timeout=SHORT)
     assert made.ai_gateway.usage_tracking_config.enabled
 
@@ -285,13 +288,13 @@ def test_delete(workspace, endpoint):
 
 def test_a_deleted_name_is_free_again(workspace, endpoint, hosted_entity):
     workspace.serving_endpoints.delete(endpoint.name)
-    config = EndpointCoreConfigInput(served_entities=[entity(hosted_entity)])
+    config = core(entity(hosted_entity))
     again = workspace.serving_endpoints.create_and_wait(name=endpoint.name, config=config, timeout=SHORT)
     assert again.id != endpoint.id and again.config.config_version == 1
 
 
 def test_a_name_in_use_is_refused(workspace, endpoint, hosted_entity):
-    config = EndpointCoreConfigInput(served_entities=[entity(hosted_entity)])
+    config = core(entity(hosted_entity))
     with pytest.raises(ResourceAlreadyExists, match=endpoint.name):
         workspace.serving_endpoints.create(name=endpoint.name, config=config)
 
@@ -299,9 +302,7 @@ def test_a_name_in_use_is_refused(workspace, endpoint, hosted_entity):
 @pytest.mark.parametrize("name", ["", "with space", "a/b", "chat", "completions", "embeddings", "ä", "x" * 300])
 def test_names_that_are_refused(workspace, hosted_entity, name):
     with pytest.raises(BadRequest, match="name"):
-        workspace.serving_endpoints.create(
-            name=name, config=EndpointCoreConfigInput(served_entities=[entity(hosted_entity)])
-        )
+        workspace.serving_endpoints.create(name=name, config=core(entity(hosted_entity)))
 
 
 WRONG = {
@@ -320,7 +321,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG.values(), ids=WRONG)
 def test_wrong_configurations_are_refused(workspace, endpoint_name, hosted_entity, case):
     entities, traffic, named = case
-    config = EndpointCoreConfigInput(served_entities=entities(hosted_entity), traffic_config=traffic)
+    config = core(*entities(hosted_entity), traffic_config=traffic)
     with pytest.raises(BadRequest, match=named):
         workspace.serving_endpoints.create(name=endpoint_name, config=config)
     with pytest.raises(NotFound):
@@ -347,6 +348,6 @@ def test_unknown_endpoints(workspace):
 
 
 def test_only_administrators_create(member, hosted_entity):
-    config = EndpointCoreConfigInput(served_entities=[entity(hosted_entity)])
+    config = core(entity(hosted_entity))
     with pytest.raises(PermissionDenied):
         member.workspace.serving_endpoints.create(name=unique("endpoint"), config=config)
