@@ -9,13 +9,14 @@ use tokio::net::TcpListener;
 
 pub use crate::config::{ConnectionLimits, Limits, ServeConfig, ServeSettings};
 use crate::connections;
-use crate::control::ControlPlane;
+use crate::control::{ControlPlane, Hosting, NoSecrets};
 use crate::endpoints::Registry;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Access, Directory, Gate};
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::providers::external::{ExternalSettings, Upstreams};
 use crate::room::Room;
 use crate::routes;
 use crate::store::{Store, StoreError};
@@ -52,9 +53,16 @@ impl App {
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub async fn with_store(access: Access, limits: Limits, models: Models, store: Store) -> Result<Self, StoreError> {
+    pub async fn with_store(
+        access: Access,
+        limits: Limits,
+        models: Models,
+        store: Store,
+        hosting: Arc<dyn Hosting>,
+    ) -> Result<Self, StoreError> {
         let gate = Arc::new(Gate::new(access, Directory::default()));
-        let control = ControlPlane::new(store, Arc::clone(&gate));
+        let upstreams = Upstreams::new(ExternalSettings::default(), Arc::new(NoSecrets));
+        let control = ControlPlane::new(store, Arc::clone(&gate), models.clone(), hosting, upstreams);
         control.catch_up().await?;
         Ok(Self::of_parts(gate, Some(control), limits, models))
     }

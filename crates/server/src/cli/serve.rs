@@ -17,7 +17,7 @@ use hearth::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
-use super::load::{LoadArguments, ModelArgument, free_memory, shares};
+use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
 use super::terminal::say;
 
@@ -82,7 +82,8 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     let keep_alive = arguments.keep_alive.map(Duration::from_secs);
     let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
     let store = open_store(&config).await?;
-    let app = App::with_store(config.access, config.limits, models, store).await?;
+    let hosting = Arc::new(ModelArguments::new(arguments.limits.clone(), options));
+    let app = App::with_store(config.access, config.limits, models, store, hosting).await?;
     if !app.gate().is_open_to_somebody() {
         return Err(ConfigError::TokenRequired { host: arguments.host }.into());
     }
@@ -132,7 +133,9 @@ async fn host_all(app: &App, models: Vec<(String, String)>, arguments: &Argument
         let options = arguments.limits.options(&name, options.clone());
         let source = Arc::new(ModelArgument::new(name.clone(), model, options, share)?);
         let residence = if arguments.on_demand { Residence::OnDemand } else { Residence::Kept };
+        let key = source.key();
         let hosted = app.models().host(&name, source, residence);
+        app.control()?.adopt(key, hosted.clone());
         if residence == Residence::Kept && hosted.load().await.is_err() {
             let reason = hosted.failure().map_or_else(|| "unknown".to_owned(), |failure| failure.to_string());
             bail!("{reason}");

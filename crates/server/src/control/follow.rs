@@ -1,6 +1,8 @@
 //! Following the store: what this process or another one has changed is read again, one thing at a time.
 
-use super::{ControlPlane, Directory, FOLLOW};
+use std::sync::Arc;
+
+use super::{ControlPlane, Directory, FOLLOW, Record};
 use crate::store::{Changed, Changes, StoreError, Subject};
 
 impl ControlPlane {
@@ -58,7 +60,29 @@ impl ControlPlane {
     async fn read_all(&self) -> Result<(), StoreError> {
         let directory = Directory::load(self.store()).await?;
         *self.gate().directory_mut() = directory;
+        let rows = self.store().endpoints().await?;
+        let records: Vec<Record> = rows.iter().map(Record::of).collect::<Result<_, _>>()?;
+        let gone: Vec<String> =
+            self.records().keys().filter(|id| !records.iter().any(|record| record.id == **id)).cloned().collect();
+        gone.iter().for_each(|id| self.forget(id));
+        records.into_iter().for_each(|record| self.know(record));
         Ok(())
+    }
+
+    /// Takes in an endpoint as it is now.
+    fn know(&self, record: Record) {
+        let record = Arc::new(record);
+        let before = self.records_mut().insert(record.id.clone(), Arc::clone(&record));
+        if before.is_none_or(|before| before.document != record.document) {
+            self.deploy(&record);
+        }
+    }
+
+    fn forget(&self, id: &str) {
+        if let Some(record) = self.records_mut().remove(id) {
+            self.gate().registry().remove(&record.name);
+            self.inner.deployments.remove(id);
+        }
     }
 
     async fn read(&self, changed: &Changed) -> Result<(), StoreError> {
@@ -85,7 +109,11 @@ impl ControlPlane {
                 let rows = store.grants(Some(id)).await?;
                 self.gate().directory_mut().set_grants(id, rows)?;
             }
-            Subject::Endpoint | Subject::Scope => {}
+            Subject::Endpoint => match store.endpoint(id).await? {
+                Some(row) => self.know(Record::of(&row)?),
+                None => self.forget(id),
+            },
+            Subject::Scope => {}
         }
         Ok(())
     }

@@ -3,15 +3,31 @@
 //! Owns every change of them, and that this process is as the store is, whoever changed that. Knows no HTTP: `routes` asks it
 //! for changes, and the gate answers from what it has put in memory.
 
+mod checks;
+mod credentials;
+mod deploy;
+mod document;
+mod endpoints;
 mod follow;
+mod hosting;
+mod view;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+pub(crate) use self::checks::no_mail;
+pub use self::credentials::NoSecrets;
+use self::deploy::Deployments;
+pub(crate) use self::document::{Config, Document, Entity, What};
+pub use self::hosting::Hosting;
+use self::hosting::SharedModels;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Directory, Gate};
+use crate::models::{HostedModel, Models};
+use crate::providers::external::Upstreams;
 use crate::store::{Change, Store, StoreError};
 
 /// How often the store is asked for what others have changed.
@@ -26,14 +42,55 @@ pub struct ControlPlane {
 struct Inner {
     store: Store,
     gate: Arc<Gate>,
+    deployments: Deployments,
+    /// The endpoints of the store, by id.
+    records: RwLock<HashMap<String, Arc<Record>>>,
     /// Up to which change of the store this process has come.
     revision: Mutex<i64>,
 }
 
+/// An endpoint of the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// What calls name it.
+    pub name: String,
+    /// Name of who made it.
+    pub creator: String,
+    /// Milliseconds since 1970.
+    pub created: i64,
+    /// Milliseconds since 1970.
+    pub updated: i64,
+    /// What it is.
+    pub document: Document,
+}
+
 impl ControlPlane {
-    /// The control plane of that store, before it has looked into it.
-    pub fn new(store: Store, gate: Arc<Gate>) -> Self {
-        Self { inner: Arc::new(Inner { store, gate, revision: Mutex::new(-1) }) }
+    /// The control plane of that store, before it has looked into it. Must be called within a runtime.
+    pub fn new(store: Store, gate: Arc<Gate>, models: Models, hosting: Arc<dyn Hosting>, upstreams: Upstreams) -> Self {
+        let deployments = Deployments::new(SharedModels::new(models, hosting), upstreams);
+        let (records, revision) = (RwLock::default(), Mutex::new(-1));
+        Self { inner: Arc::new(Inner { store, gate, deployments, records, revision }) }
+    }
+
+    /// Lets endpoints use a model that is kept anyway, under the name that [`Hosting`] finds it by.
+    pub fn adopt(&self, model: String, hosted: HostedModel) {
+        self.inner.deployments.models.adopt(model, hosted);
+    }
+
+    /// The endpoint of that id, if it is one of the store.
+    pub fn record(&self, id: &str) -> Option<Arc<Record>> {
+        self.records().get(id).cloned()
+    }
+
+    fn records(&self) -> RwLockReadGuard<'_, HashMap<String, Arc<Record>>> {
+        // No change leaves the map half made.
+        self.inner.records.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn records_mut(&self) -> RwLockWriteGuard<'_, HashMap<String, Arc<Record>>> {
+        self.inner.records.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store.

@@ -53,8 +53,18 @@ impl fmt::Display for Task {
 const NAME_LENGTH: usize = 128;
 
 /// Words that stand where a name would stand in some path.
-const RESERVED_NAMES: [&str; 9] =
-    ["chat", "completions", "embeddings", "rerank", "responses", "models", "tokenize", "detokenize", "tokenizer_info"];
+const RESERVED_NAMES: [&str; 10] = [
+    "chat",
+    "completions",
+    "embeddings",
+    "rerank",
+    "responses",
+    "models",
+    "tokenize",
+    "detokenize",
+    "tokenizer_info",
+    "pt",
+];
 
 /// An endpoint that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -151,12 +161,19 @@ pub struct ServedEntity {
     name: String,
     id: String,
     provider: Arc<dyn Provider>,
+    /// What is given back when nobody calls the entity any more.
+    _held: Option<Arc<dyn Send + Sync>>,
 }
 
 impl ServedEntity {
     /// An entity of that name and id.
     pub(crate) fn new(name: String, id: String, provider: Arc<dyn Provider>) -> Self {
-        Self { name, id, provider }
+        Self { name, id, provider, _held: None }
+    }
+
+    /// The same, which keeps `held` for as long as somebody may call it.
+    pub(crate) fn holding(self, held: Arc<dyn Send + Sync>) -> Self {
+        Self { _held: Some(held), ..self }
     }
 
     /// Its name, the value of the `served-model-name` header.

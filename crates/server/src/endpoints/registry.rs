@@ -71,6 +71,12 @@ impl Registry {
         state.loading.iter().cloned().chain(dead).collect()
     }
 
+    /// Whether there is an endpoint of that name, or will be.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let state = self.read();
+        state.endpoints.contains_key(name) || state.loading.contains(name)
+    }
+
     /// Whether the model of an announced endpoint is still loading.
     pub fn is_loading(&self) -> bool {
         !self.read().loading.is_empty()

@@ -18,6 +18,7 @@ mod identity;
 mod invocations;
 mod models;
 mod rerank;
+mod serving;
 mod stream;
 mod table;
 #[cfg(test)]
@@ -73,6 +74,7 @@ fn routes() -> Vec<Route> {
         Route::get("/metrics", Needs::Caller, health::metrics),
     ];
     routes.extend(tokenizer(""));
+    routes.extend(serving::routes());
     for prefix in DATA_PLANES {
         routes.extend([
             Route::post(format!("{prefix}/chat/completions"), QUERY, chat::create),

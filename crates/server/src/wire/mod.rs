@@ -19,6 +19,8 @@ pub mod options;
 mod read;
 mod request;
 pub mod rerank;
+pub mod served;
+pub mod serving;
 pub mod tokenize;
 pub mod tools;
 

@@ -65,7 +65,8 @@ fn joined(answers: Vec<Answer>) -> Answer {
 
 fn sum(a: Usage, b: Usage) -> Usage {
     let total = Usage::new(a.prompt_tokens + b.prompt_tokens, a.completion_tokens + b.completion_tokens);
-    let cached = [a, b].into_iter().filter_map(|usage| usage.prompt_tokens_details).map(|details| details.cached_tokens);
+    let cached =
+        [a, b].into_iter().filter_map(|usage| usage.prompt_tokens_details).map(|details| details.cached_tokens);
     match cached.reduce(|a, b| a + b) {
         Some(cached) => total.with_cached(cached),
         None => total,
