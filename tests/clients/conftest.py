@@ -8,6 +8,7 @@ HEARTH_HOSTED_ENTITY a chat model that the server can load within a second, unde
 """
 
 import os
+import time
 import uuid
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ import pytest_asyncio
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.core import Config
 from databricks.sdk.errors import NotFound
-from databricks.sdk.service.serving import EndpointCoreConfigInput, ServedEntityInput
+from databricks.sdk.service.serving import EndpointCoreConfigInput, EndpointStateConfigUpdate, ServedEntityInput
 
 OPENAI_DIALECT, DATABRICKS_DIALECT = "/v1", "/serving-endpoints"
 TOKEN = os.environ.get("HEARTH_TOKEN", "")
@@ -110,6 +111,10 @@ def hosted_entity() -> str:
     return name
 
 
+limits = pytest.mark.xfail(strict=True, reason="the server keeps no limits yet, and refuses them by name")
+"""What wants rate limits."""
+
+
 def delete_endpoint(workspace, name: str) -> None:
     try:
         workspace.serving_endpoints.delete(name)
@@ -130,7 +135,14 @@ def endpoint(workspace, endpoint_name, hosted_entity):
     """An endpoint of the test's own, ready."""
     served = ServedEntityInput(entity_name=hosted_entity, entity_version="1")
     config = EndpointCoreConfigInput(name=endpoint_name, served_entities=[served])
-    return workspace.serving_endpoints.create_and_wait(name=endpoint_name, config=config)
+    workspace.serving_endpoints.create(name=endpoint_name, config=config)
+    # The client's own way to wait looks every second or two, where this takes milliseconds.
+    for _ in range(3000):
+        made = workspace.serving_endpoints.get(endpoint_name)
+        if made.state.config_update != EndpointStateConfigUpdate.IN_PROGRESS:
+            return made
+        time.sleep(0.02)
+    pytest.fail(f"the endpoint has not come up: {made}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from conftest import unique
+from conftest import limits, unique
 from databricks.sdk.errors import BadRequest, NotFound, OperationFailed, PermissionDenied, ResourceAlreadyExists
 from databricks.sdk.service.serving import (
     AiGatewayConfig,
@@ -190,12 +190,22 @@ def test_an_update_drops_no_request(workspace, endpoint, hosted_entity):
 
 
 def test_a_failed_update_leaves_the_endpoint_as_it_was(workspace, endpoint):
-    with pytest.raises((BadRequest, OperationFailed), match="no_such_model|UPDATE_FAILED"):
+    with pytest.raises((BadRequest, NotFound, OperationFailed), match="no.such.model|UPDATE_FAILED"):
         workspace.serving_endpoints.update_config_and_wait(
             endpoint.name, served_entities=[entity("system.ai.no_such_model")], timeout=SHORT
         )
     assert workspace.serving_endpoints.get(endpoint.name).config == endpoint.config
     assert query(workspace, endpoint.name).choices
+
+
+def test_a_model_of_the_catalogue_by_its_name_there(workspace, endpoint_name):
+    """With `scale_to_zero_enabled` nothing is loaded before the first request."""
+    served = entity("system.ai.smollm2_135m_instruct", scale_to_zero_enabled=True)
+    made = workspace.serving_endpoints.create_and_wait(name=endpoint_name, config=core(served), timeout=SHORT)
+    [one] = made.config.served_entities
+    assert (one.entity_name, one.scale_to_zero_enabled) == ("system.ai.smollm2_135m_instruct", True)
+    assert one.name == "system-ai-smollm2_135m_instruct-1"
+    assert one.foundation_model.name == "system.ai.smollm2_135m_instruct"
 
 
 def test_provisioned_throughput(workspace, endpoint_name, hosted_entity):
@@ -223,17 +233,14 @@ def test_tags(workspace, endpoint):
 
 
 def test_ai_gateway(workspace, endpoint):
-    limit = AiGatewayRateLimit(
-        renewal_period=AiGatewayRateLimitRenewalPeriod.MINUTE, calls=5000, key=AiGatewayRateLimitKey.USER
-    )
-    tracking = AiGatewayUsageTrackingConfig(enabled=True)
-    answer = workspace.serving_endpoints.put_ai_gateway(endpoint.name, rate_limits=[limit], usage_tracking_config=tracking)
-    assert (answer.rate_limits, answer.usage_tracking_config) == ([limit], tracking)
+    for enabled in (True, False):
+        tracking = AiGatewayUsageTrackingConfig(enabled=enabled)
+        answer = workspace.serving_endpoints.put_ai_gateway(endpoint.name, usage_tracking_config=tracking)
+        assert answer.usage_tracking_config == tracking
+        assert workspace.serving_endpoints.get(endpoint.name).ai_gateway.usage_tracking_config == tracking
+    workspace.serving_endpoints.put_ai_gateway(endpoint.name)
     kept = workspace.serving_endpoints.get(endpoint.name).ai_gateway
-    assert (kept.rate_limits, kept.usage_tracking_config) == ([limit], tracking)
-    workspace.serving_endpoints.put_ai_gateway(endpoint.name, usage_tracking_config=AiGatewayUsageTrackingConfig(enabled=False))
-    kept = workspace.serving_endpoints.get(endpoint.name).ai_gateway
-    assert not kept.rate_limits and not kept.usage_tracking_config.enabled
+    assert kept is None or kept.usage_tracking_config is None
 
 
 def test_ai_gateway_at_creation(workspace, endpoint_name, hosted_entity):
@@ -243,16 +250,27 @@ def test_ai_gateway_at_creation(workspace, endpoint_name, hosted_entity):
     assert made.ai_gateway.usage_tracking_config.enabled
 
 
+@limits
 def test_rate_limits(workspace, endpoint):
-    limits = [RateLimit(calls=5000, key=RateLimitKey.ENDPOINT, renewal_period=RateLimitRenewalPeriod.MINUTE)]
-    assert workspace.serving_endpoints.put(endpoint.name, rate_limits=limits).rate_limits == limits
+    limit = AiGatewayRateLimit(
+        renewal_period=AiGatewayRateLimitRenewalPeriod.MINUTE, calls=5000, key=AiGatewayRateLimitKey.USER
+    )
+    assert workspace.serving_endpoints.put_ai_gateway(endpoint.name, rate_limits=[limit]).rate_limits == [limit]
+    assert workspace.serving_endpoints.get(endpoint.name).ai_gateway.rate_limits == [limit]
+    older = [RateLimit(calls=5000, key=RateLimitKey.ENDPOINT, renewal_period=RateLimitRenewalPeriod.MINUTE)]
+    assert workspace.serving_endpoints.put(endpoint.name, rate_limits=older).rate_limits == older
 
 
-def test_notifications(workspace, endpoint):
-    wanted = EmailNotifications(on_update_failure=["a@example.com"], on_update_success=["b@example.com"])
-    answer = workspace.serving_endpoints.update_notifications(endpoint.name, email_notifications=wanted)
-    assert (answer.name, answer.email_notifications) == (endpoint.name, wanted)
-    assert workspace.serving_endpoints.get(endpoint.name).email_notifications == wanted
+def test_limits_of_no_kind(workspace, endpoint):
+    assert workspace.serving_endpoints.put(endpoint.name, rate_limits=[]).rate_limits == []
+
+
+def test_mail_is_not_sent(workspace, endpoint):
+    wanted = EmailNotifications(on_update_failure=["a@example.com"])
+    with pytest.raises(BadRequest, match="email_notifications"):
+        workspace.serving_endpoints.update_notifications(endpoint.name, email_notifications=wanted)
+    answer = workspace.serving_endpoints.update_notifications(endpoint.name, email_notifications=EmailNotifications())
+    assert answer.name == endpoint.name
 
 
 def test_metrics(workspace, endpoint):
@@ -274,7 +292,7 @@ def test_logs(workspace, endpoint):
     [served] = endpoint.config.served_entities
     for call in (workspace.serving_endpoints.logs, workspace.serving_endpoints.build_logs):
         assert isinstance(call(endpoint.name, served.name).logs, str)
-        with pytest.raises(NotFound):
+        with pytest.raises((BadRequest, NotFound), match="no-such-entity"):
             call(endpoint.name, "no-such-entity")
 
 
@@ -306,14 +324,14 @@ def test_names_that_are_refused(workspace, hosted_entity, name):
 
 
 WRONG = {
-    "unknown-model": (lambda hosted: [entity("system.ai.no_such_model")], None, "no_such_model"),
+    "unknown-model": (lambda hosted: [entity("system.ai.no_such_model")], None, "no.such.model"),
     "nothing": (lambda hosted: [], None, "served_entities"),
     "eleven": (lambda hosted: [entity(hosted, f"e{number}") for number in range(11)], None, "10"),
     "twice": (lambda hosted: [entity(hosted, "one"), entity(hosted, "one")], None, "one"),
     "bad-name": (lambda hosted: [entity(hosted, "a b")], None, "name"),
     "no-entity": (lambda hosted: [ServedEntityInput(name="one")], None, "entity_name|external_model"),
-    "sum": (lambda hosted: [entity(hosted, "one")], split(one=99), "traffic_percentage"),
-    "below": (lambda hosted: [entity(hosted, "one"), entity(hosted, "two")], split(one=150, two=-50), "traffic_percentage"),
+    "sum": (lambda hosted: [entity(hosted, "one")], split(one=99), "traffic_config.*99"),
+    "below": (lambda hosted: [entity(hosted, "one"), entity(hosted, "two")], split(one=150, two=-50), "traffic_percentage|traffic_config"),
     "unknown-route": (lambda hosted: [entity(hosted, "one")], split(other=100), "other"),
 }
 
@@ -322,7 +340,7 @@ WRONG = {
 def test_wrong_configurations_are_refused(workspace, endpoint_name, hosted_entity, case):
     entities, traffic, named = case
     config = core(*entities(hosted_entity), traffic_config=traffic)
-    with pytest.raises(BadRequest, match=named):
+    with pytest.raises((BadRequest, NotFound), match=named):
         workspace.serving_endpoints.create(name=endpoint_name, config=config)
     with pytest.raises(NotFound):
         workspace.serving_endpoints.get(endpoint_name)

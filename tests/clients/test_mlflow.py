@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from conftest import delete_endpoint, unique
+from conftest import delete_endpoint, limits, unique
 from mlflow.deployments import get_deploy_client
 from requests import HTTPError
 
@@ -105,21 +105,26 @@ def test_the_older_way_to_create_and_update(deployments, endpoint_name, hosted_e
     assert settled(deployments, endpoint_name).tags == [{"key": "team", "value": "docs"}]
     deployments.update_endpoint(endpoint_name, config(hosted_entity, "two"))
     assert served(deployments, endpoint_name) == ["two"]
-    limits = [{"calls": 5000, "key": "user", "renewal_period": "minute"}]
-    assert deployments.update_endpoint(endpoint_name, {"rate_limits": limits}).rate_limits == limits
 
 
-def test_tags_limits_and_gateway(deployments, endpoint):
+def test_tags_and_gateway(deployments, endpoint):
     answer = deployments.update_endpoint_tags(endpoint.name, {"add_tags": [{"key": "a", "value": "1"}, {"key": "b"}]})
     assert [tag["key"] for tag in answer.tags] == ["a", "b"]
     deployments.update_endpoint_tags(endpoint.name, {"delete_tags": ["a"]})
     assert [tag["key"] for tag in deployments.get_endpoint(endpoint.name).tags] == ["b"]
 
-    limits = [{"calls": 5000, "key": "endpoint", "renewal_period": "minute"}]
-    assert deployments.update_endpoint_rate_limits(endpoint.name, {"rate_limits": limits}).rate_limits == limits
-    gateway = {"usage_tracking_config": {"enabled": True}, "rate_limits": limits}
-    assert deployments.update_endpoint_ai_gateway(endpoint.name, gateway).usage_tracking_config == {"enabled": True}
-    assert deployments.get_endpoint(endpoint.name).ai_gateway["rate_limits"] == limits
+    gateway = {"usage_tracking_config": {"enabled": True}}
+    assert deployments.update_endpoint_ai_gateway(endpoint.name, gateway) == gateway
+    assert deployments.get_endpoint(endpoint.name).ai_gateway == gateway
+
+
+@limits
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_rate_limits(deployments, endpoint):
+    wanted = [{"calls": 5000, "key": "endpoint", "renewal_period": "minute"}]
+    assert deployments.update_endpoint_rate_limits(endpoint.name, {"rate_limits": wanted}).rate_limits == wanted
+    assert deployments.update_endpoint(endpoint.name, {"rate_limits": wanted}).rate_limits == wanted
+    assert deployments.get_endpoint(endpoint.name).ai_gateway["rate_limits"] == wanted
 
 
 def test_errors_of_the_control_plane(deployments, endpoint, hosted_entity):
@@ -139,14 +144,14 @@ def test_a_wrong_configuration_is_refused(deployments, workspace, hosted_entity)
     name = unique("endpoint")
     routes = {"routes": [{"served_model_name": "one", "traffic_percentage": 40}]}
     for wrong, named in [
-        (config("no_such_model"), "no_such_model"),
-        (config(hosted_entity, traffic_config=routes), "traffic_percentage"),
+        (config("no-such-model"), "no-such-model"),
+        (config(hosted_entity, traffic_config=routes), "traffic_config.*40"),
         ({"served_entities": []}, "served_entities"),
         (config(hosted_entity, no_such_field=1), "no_such_field"),
     ]:
         with pytest.raises(HTTPError, match=named) as caught:
             deployments.create_endpoint(config={"name": name, "config": wrong})
-        assert caught.value.response.status_code == 400
+        assert caught.value.response.status_code in (400, 404)
     delete_endpoint(workspace, name)
 
 
