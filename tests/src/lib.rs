@@ -4,6 +4,7 @@
 mod faults;
 mod process;
 mod promises;
+mod providers;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 pub use faults::{Fault, Faults};
 pub use process::ServerProcess;
 pub use promises::{assert_same, prompt, sampled};
+pub use providers::{ProviderStubs, STUB_KEY, STUB_TOKEN, StubRequest};
 
 /// The folder of the goldens.
 #[must_use]

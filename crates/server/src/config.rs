@@ -12,6 +12,9 @@ use crate::store::StoreLocation;
 /// The environment variable of the token.
 pub const TOKEN_VARIABLE: &str = "HEARTH_TOKEN";
 
+/// The environment variable of the database.
+const DATABASE_VARIABLE: &str = "HEARTH_DATABASE";
+
 const MEBIBYTE: usize = 1 << 20;
 
 /// The embedded store, in the folder of the state.
@@ -63,9 +66,11 @@ impl Default for ServeSettings {
 }
 
 impl ServeSettings {
-    /// The defaults, with the token and the folders of the environment.
+    /// The defaults, with the token, the folders and the database of the environment.
     pub fn from_environment() -> Self {
-        Self { token: std::env::var(TOKEN_VARIABLE).ok(), state: state_folder(), ..Self::default() }
+        let variable = |name| std::env::var(name).ok();
+        let (token, database) = (variable(TOKEN_VARIABLE), variable(DATABASE_VARIABLE));
+        Self { token, database, state: state_folder(), ..Self::default() }
     }
 
     /// Checks what was typed.
@@ -170,8 +175,8 @@ impl Limits {
 pub enum ConfigError {
     /// Others can reach the address.
     #[error(
-        "the address {host} can be reached from other machines, so a token is required: set {TOKEN_VARIABLE}, or \
-         listen on 127.0.0.1"
+        "the address {host} can be reached from other machines, so a token is required: make one with \
+         `hearth token create --user NAME --admin`, set {TOKEN_VARIABLE}, or listen on 127.0.0.1"
     )]
     TokenRequired {
         /// The address.

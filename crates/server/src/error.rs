@@ -56,6 +56,8 @@ pub enum ErrorKind {
     NotFound,
     /// Something in the control plane has this name already.
     AlreadyExists,
+    /// There are as many of its kind as there may be.
+    QuotaExceeded,
     /// Something else is being done with it.
     Conflict,
     /// Known to the clients and not done by this server.
@@ -108,6 +110,7 @@ impl ErrorKind {
             Self::RouteNotFound => (StatusCode::NOT_FOUND, INVALID, Some("unknown_url"), "ENDPOINT_NOT_FOUND"),
             Self::NotFound => (StatusCode::NOT_FOUND, INVALID, Some("not_found"), "RESOURCE_DOES_NOT_EXIST"),
             Self::AlreadyExists => (BAD, INVALID, Some("already_exists"), "RESOURCE_ALREADY_EXISTS"),
+            Self::QuotaExceeded => (BAD, INVALID, Some("quota_exceeded"), "QUOTA_EXCEEDED"),
             Self::Conflict => (StatusCode::CONFLICT, INVALID, Some("conflict"), "RESOURCE_CONFLICT"),
             Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, INVALID, Some("not_implemented"), "NOT_IMPLEMENTED"),
             Self::MethodNotAllowed => {

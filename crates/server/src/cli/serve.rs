@@ -1,9 +1,6 @@
 //! `hearth serve`: models over HTTP.
 
-use std::fs::DirBuilder;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,13 +9,13 @@ use hearth::config::ConfigError;
 use hearth::connections::{self, within_open_files};
 use hearth::endpoints::Endpoint;
 use hearth::models::{Models, Residence};
-use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
-use hearth::store::Store;
+use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
 use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
+use super::state::{StateArguments, open_store};
 use super::terminal::say;
 
 /// What is served when no model is named: a small one of each kind.
@@ -30,15 +27,14 @@ pub(super) struct Arguments {
     /// Model to serve, under its own name or another; may be repeated [default: a small chat and an embedding model]
     #[arg(long = "model", value_name = "[NAME=]MODEL")]
     models: Vec<String>,
-    /// Address to listen on; one that other machines reach needs a token in HEARTH_TOKEN
+    /// Address to listen on; one that other machines reach needs a token, of `hearth token create` or in HEARTH_TOKEN
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
     /// Port to listen on; 0 takes any free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Folder of the store: principals, tokens, endpoints, secrets and usage [default: ~/.local/state/hearth]
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArguments,
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -75,8 +71,7 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     let connections = ConnectionLimits { most: arguments.max_connections, ..ConnectionLimits::default() };
     let settings =
         ServeSettings { host: arguments.host, port: arguments.port, connections, ..ServeSettings::from_environment() };
-    let state = arguments.state.clone().or_else(|| settings.state.clone());
-    let config = arguments.limits.settings(ServeSettings { state, ..settings }).check()?;
+    let config = arguments.limits.settings(arguments.state.settings(settings)).check()?;
     let connections = ConnectionLimits { most: within_open_files(config.connections.most), ..config.connections };
     let options = arguments.load.options();
     let keep_alive = arguments.keep_alive.map(Duration::from_secs);
@@ -105,17 +100,6 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     say(format_args!("ready"));
     serving.await;
     Ok(())
-}
-
-/// The store, in a folder that nobody else may look into.
-async fn open_store(config: &ServeConfig) -> Result<Store> {
-    let folder = &config.state;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("cannot make {}", folder.display()))?;
-    Store::open(&config.store).await.with_context(|| format!("cannot open the store in {}", folder.display()))
 }
 
 /// Puts every model behind its endpoint; those that are not loaded on demand one after the other, as soon as they answer.

@@ -9,7 +9,10 @@ mod deploy;
 mod document;
 mod endpoints;
 mod follow;
+mod grants;
 mod hosting;
+mod people;
+mod tokens;
 mod view;
 
 use std::collections::HashMap;
@@ -22,8 +25,12 @@ pub(crate) use self::checks::no_mail;
 pub use self::credentials::NoSecrets;
 use self::deploy::Deployments;
 pub(crate) use self::document::{Config, Document, Entity, What};
+pub use self::grants::WantedGrant;
 pub use self::hosting::Hosting;
 use self::hosting::SharedModels;
+pub use self::people::{Person, check_name};
+pub(crate) use self::people::{check_text, word};
+pub use self::tokens::{NewToken, TOKENS_PER_PRINCIPAL, TokensOf};
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Directory, Gate};
 use crate::models::{HostedModel, Models};
@@ -120,13 +127,19 @@ impl ControlPlane {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let text = "the store does not answer, so nothing can be looked up or changed";
-        ApiError::unavailable(text, error.to_string())
+        match error {
+            StoreError::Missing { .. } => Self::new(ErrorKind::NotFound, error.to_string()),
+            error if error.is_orphan() => {
+                Self::new(ErrorKind::Conflict, "what this is to belong to was removed meanwhile")
+            }
+            error => Self::unavailable(text, error.to_string()),
+        }
     }
 }
 
 /// The refusal of a name that is taken.
 pub(crate) fn already_exists(what: &str, name: &str) -> ApiError {
-    ApiError::new(ErrorKind::AlreadyExists, format!("there is a {what} named `{name}` already"))
+    ApiError::new(ErrorKind::AlreadyExists, format!("the {what} `{name}` exists already"))
 }
 
 /// The refusal of a name that nothing has.

@@ -16,6 +16,8 @@ use crate::store::{BUILT_IN_ADMIN, GrantRow, PrincipalKind, PrincipalRow, Store,
 #[derive(Default)]
 pub struct Directory {
     principals: HashMap<Arc<str>, PrincipalRow>,
+    /// Ids by kind and name.
+    names: HashMap<PrincipalKind, HashMap<String, Arc<str>>>,
     /// By group.
     members: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// By member.
@@ -84,12 +86,15 @@ impl Directory {
         if !members.is_empty() {
             self.members.insert(Arc::clone(&id), members);
         }
+        self.forget_name(&id);
+        self.names.entry(row.kind).or_default().insert(row.name.clone(), Arc::clone(&id));
         self.principals.insert(id, row);
     }
 
     /// Removes a principal and whatever is its.
     pub fn remove_principal(&mut self, id: &str) {
         self.leave_members(id);
+        self.forget_name(id);
         self.principals.remove(id);
         for group in self.memberships.remove(id).unwrap_or_default() {
             if let Some(members) = self.members.get_mut(&group) {
@@ -98,6 +103,16 @@ impl Directory {
         }
         self.tokens.retain(|_, token| token.principal_id != id);
         self.grants.values_mut().for_each(|grants| drop(grants.remove(id)));
+    }
+
+    fn forget_name(&mut self, id: &str) {
+        if let Some(row) = self.principals.get(id)
+            && let Some(names) = self.names.get_mut(&row.kind)
+            // Another one may have got the name meanwhile.
+            && names.get(&row.name).is_some_and(|named| **named == *id)
+        {
+            names.remove(&row.name);
+        }
     }
 
     fn leave_members(&mut self, group: &str) {
@@ -215,11 +230,16 @@ impl Directory {
 
     /// The principal of that kind and name.
     pub fn named(&self, kind: PrincipalKind, name: &str) -> Option<&PrincipalRow> {
-        self.principals.values().find(|row| row.kind == kind && row.name == name)
+        self.principals.get(self.names.get(&kind)?.get(name)?)
     }
 
     /// Ids of the direct members of a group.
     pub fn members(&self, group: &str) -> &[Arc<str>] {
         self.members.get(group).map_or(&[], Vec::as_slice)
+    }
+
+    /// Ids of the groups that somebody is a direct member of, but for the one that everybody is in.
+    pub fn memberships(&self, id: &str) -> &[Arc<str>] {
+        self.memberships.get(id).map_or(&[], Vec::as_slice)
     }
 }

@@ -55,6 +55,11 @@ impl Gate {
         self.directory.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Who may come in besides those whom the directory knows.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Whether anybody could come in.
     pub fn is_open_to_somebody(&self) -> bool {
         self.access.is_open_to_somebody(&self.directory())

@@ -1,7 +1,7 @@
 //! What handlers take out of a request: the caller, and the body as a JSON object.
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query as UrlQuery, Request};
 use axum::http::request::Parts;
 use futures::StreamExt;
 
@@ -85,6 +85,26 @@ async fn read(body: Body, most: usize, part: &mut Part) -> Result<Vec<u8>, ApiEr
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes)
+}
+
+/// The parameters of the URL as an object of texts, each given once.
+pub(super) struct QueryFields(pub(super) JsonObject);
+
+impl FromRequestParts<App> for QueryFields {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let pairs = UrlQuery::<Vec<(String, String)>>::from_request_parts(parts, app).await;
+        let UrlQuery(pairs) = pairs.map_err(|error| ApiError::new(ErrorKind::BadRequest, error.body_text()))?;
+        let mut fields = JsonObject::new();
+        for (name, value) in pairs {
+            if fields.contains_key(&name) {
+                return Err(FieldError::conflict(name, "given twice").into());
+            }
+            fields.insert(name, value.into());
+        }
+        Ok(Self(fields))
+    }
 }
 
 /// A body that may be left out: nothing is an object without fields.

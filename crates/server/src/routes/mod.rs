@@ -17,13 +17,16 @@ mod health;
 mod identity;
 mod invocations;
 mod models;
+mod permissions;
 mod rerank;
+mod scim;
 mod serving;
 mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tokenize;
+mod tokens;
 mod tools;
 
 use axum::Router;
@@ -74,6 +77,9 @@ fn routes() -> Vec<Route> {
         Route::get("/metrics", Needs::Caller, health::metrics),
     ];
     routes.extend(tokenizer(""));
+    routes.extend(scim::routes());
+    routes.extend(tokens::routes());
+    routes.extend(permissions::routes());
     routes.extend(serving::routes());
     for prefix in DATA_PLANES {
         routes.extend([

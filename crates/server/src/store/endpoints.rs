@@ -21,6 +21,14 @@ pub struct EndpointRow {
     pub document: String,
 }
 
+type GrantColumns = (String, String, String, String);
+
+fn read_grant((endpoint_id, principal_id, level, origin): GrantColumns) -> GrantRow {
+    GrantRow { endpoint_id, principal_id, level, origin }
+}
+
+const GRANTS: &str = "SELECT endpoint_id, principal_id, level, origin FROM grants WHERE endpoint_id = $1";
+
 type Columns = (String, String, String, i64, i64, String);
 
 fn read((id, name, creator, created, updated, document): Columns) -> EndpointRow {
@@ -68,13 +76,11 @@ impl Store {
     /// Where the store fails.
     pub async fn grants(&self, endpoint_id: Option<&str>) -> Result<Vec<GrantRow>, StoreError> {
         let all = "SELECT endpoint_id, principal_id, level, origin FROM grants";
-        let one = "SELECT endpoint_id, principal_id, level, origin FROM grants WHERE endpoint_id = $1";
-        let rows: Vec<(String, String, String, String)> = match endpoint_id {
+        let rows: Vec<GrantColumns> = match endpoint_id {
             None => query_as(all).fetch_all(&self.pool).await?,
-            Some(id) => query_as(one).bind(id).fetch_all(&self.pool).await?,
+            Some(id) => query_as(GRANTS).bind(id).fetch_all(&self.pool).await?,
         };
-        let read = |(endpoint_id, principal_id, level, origin)| GrantRow { endpoint_id, principal_id, level, origin };
-        Ok(rows.into_iter().map(read).collect())
+        Ok(rows.into_iter().map(read_grant).collect())
     }
 }
 
@@ -130,22 +136,58 @@ impl Change {
         self.note(Subject::Endpoint, id).await
     }
 
+    /// The grants on an endpoint as this change finds them: no other change comes between.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn grants(&mut self, endpoint_id: &str) -> Result<Vec<GrantRow>, StoreError> {
+        let rows: Vec<GrantColumns> = query_as(GRANTS).bind(endpoint_id).fetch_all(self.connection()).await?;
+        Ok(rows.into_iter().map(read_grant).collect())
+    }
+
     /// Grants a level, or takes back what was granted.
     ///
     /// # Errors
     /// Where the principal does not exist; where the store fails.
     pub async fn set_grant(&mut self, grant: &GrantRow) -> Result<(), StoreError> {
+        self.set_grants(&grant.endpoint_id, std::slice::from_ref(grant), &[]).await
+    }
+
+    /// Sets grants on one endpoint, and takes back those of the principals in `gone`.
+    ///
+    /// # Errors
+    /// Where a principal does not exist; where the store fails.
+    pub async fn set_grants(
+        &mut self,
+        endpoint_id: &str,
+        grants: &[GrantRow],
+        gone: &[String],
+    ) -> Result<(), StoreError> {
+        for principal in gone {
+            query("DELETE FROM grants WHERE endpoint_id = $1 AND principal_id = $2")
+                .bind(endpoint_id)
+                .bind(principal)
+                .execute(self.connection())
+                .await?;
+        }
+        for grant in grants {
+            self.write_grant(endpoint_id, grant).await?;
+        }
+        self.note(Subject::Grants, endpoint_id).await
+    }
+
+    async fn write_grant(&mut self, endpoint_id: &str, grant: &GrantRow) -> Result<(), StoreError> {
         query(
             "INSERT INTO grants (endpoint_id, principal_id, level, origin) VALUES ($1, $2, $3, $4)
              ON CONFLICT (endpoint_id, principal_id) DO UPDATE SET level = excluded.level, origin = excluded.origin",
         )
-        .bind(&grant.endpoint_id)
+        .bind(endpoint_id)
         .bind(&grant.principal_id)
         .bind(&grant.level)
         .bind(&grant.origin)
         .execute(self.connection())
         .await?;
-        self.note(Subject::Grants, &grant.endpoint_id).await
+        Ok(())
     }
 
     /// Takes back what was granted on an endpoint from one origin.

@@ -28,11 +28,24 @@ pub enum StoreError {
         /// The value.
         value: String,
     },
+    /// What a row is to name is not there.
+    #[error("there is no {what} `{id}`")]
+    Missing {
+        /// What kind of thing.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
 }
 
 impl StoreError {
     /// Whether a row of that key was there already.
     pub fn is_duplicate(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+
+    /// Whether what the row names is gone.
+    pub fn is_orphan(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_foreign_key_violation())
     }
 }

@@ -24,8 +24,10 @@ pub use people::{ADMINS, BUILT_IN_ADMIN, PrincipalKind, PrincipalRow, USERS};
 pub use tokens::TokenRow;
 
 /// Each step of the tables' history; one that was released is never changed.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "control plane", include_str!("../../migrations/0001_control_plane.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "control plane", include_str!("../../migrations/0001_control_plane.sql")),
+    (2, "principal details", include_str!("../../migrations/0002_principal_details.sql")),
+];
 
 /// How long a statement waits for its turn, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,8 +4,11 @@ mod admin;
 mod answers;
 mod around;
 mod fake;
+mod matrix;
 mod plane;
 mod ranks;
+mod serving;
+mod stored;
 mod tokenizers;
 
 use axum::body::Body;
