@@ -10,7 +10,7 @@ HEARTH_HOSTED_ENTITY a chat model that the server can load within a second, unde
 import os
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Before the clients are imported: they ask nobody but the server, and a wrong 429 or 503 fails within seconds.
 os.environ |= {
@@ -151,7 +151,7 @@ class Member:
 
     application_id: str
     id: str
-    token: str
+    token: str = field(repr=False)
     workspace: WorkspaceClient
 
 
