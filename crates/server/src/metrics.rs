@@ -37,6 +37,8 @@ const MODEL_LOAD_SECONDS: &str = "hearth_model_load_seconds";
 const MODEL_MEMORY: &str = "hearth_model_memory_bytes";
 const MEMORY_RESERVED: &str = "hearth_memory_reserved_bytes";
 const MEMORY_TOTAL: &str = "hearth_memory_total_bytes";
+const USAGE_LOST: &str = "hearth_usage_lost_total";
+const USAGE_WAITING: &str = "hearth_usage_waiting_bytes";
 
 /// Upper bounds of the histograms' buckets, in seconds: from the time of a token to that of a long answer.
 const SECONDS: [f64; 18] =
@@ -103,6 +105,9 @@ fn install() -> PrometheusHandle {
     describe_gauge!(MODEL_MEMORY, "Bytes that are reserved for the model, by model");
     describe_gauge!(MEMORY_RESERVED, "Bytes that are reserved for all models");
     describe_gauge!(MEMORY_TOTAL, "Bytes that there are for models");
+    describe_counter!(USAGE_LOST, "Requests that were answered and could not be written down in the usage");
+    describe_gauge!(USAGE_WAITING, "Bytes of usage that are in the journal and not in the store yet");
+    counter!(USAGE_LOST).absolute(0);
     handle
 }
 
@@ -164,6 +169,16 @@ pub fn memory((reserved, total): (u64, u64)) {
 /// How many connections are open.
 pub(crate) fn connections(open: usize) {
     gauge!(CONNECTIONS).set(open as f64);
+}
+
+/// Requests that are not accounted for.
+pub(crate) fn usage_lost(requests: u64) {
+    counter!(USAGE_LOST).increment(requests);
+}
+
+/// How much usage has not come to the store.
+pub(crate) fn usage_waiting(bytes: u64) {
+    gauge!(USAGE_WAITING).set(bytes as f64);
 }
 
 /// Counts an answer while it goes by, in the current span, which is the request's. `asked` is when its model was called.

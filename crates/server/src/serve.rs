@@ -20,7 +20,7 @@ use crate::providers::external::{ExternalSettings, Upstreams};
 use crate::room::Room;
 use crate::routes;
 use crate::store::{Store, StoreError};
-use crate::usage::UsageLog;
+use crate::usage::{Ingest, UsageLog};
 
 /// How often the metrics are folded.
 const FOLD_METRICS: Duration = Duration::from_secs(5);
@@ -40,13 +40,14 @@ struct Inner {
     metrics: Metrics,
     life: Life,
     usage: UsageLog,
+    ingest: Option<Ingest>,
 }
 
 impl App {
     /// A server without endpoints and without a store, whose models share the memory of `models`.
     pub fn new(access: Access, limits: Limits, models: Models) -> Self {
         let gate = Arc::new(Gate::new(access, Directory::built_in()));
-        Self::of_parts(gate, None, limits, models)
+        Self::of_parts(gate, None, None, limits, models)
     }
 
     /// A server with what is in `store`.
@@ -64,13 +65,25 @@ impl App {
         let upstreams = Upstreams::new(ExternalSettings::default(), Arc::new(NoSecrets));
         let control = ControlPlane::new(store, Arc::clone(&gate), models.clone(), hosting, upstreams);
         control.catch_up().await?;
-        Ok(Self::of_parts(gate, Some(control), limits, models))
+        Ok(Self::of_parts(gate, Some(control), None, limits, models))
     }
 
-    fn of_parts(gate: Arc<Gate>, control: Option<ControlPlane>, limits: Limits, models: Models) -> Self {
-        let (metrics, life, usage) = (Metrics::of_process(), Life::default(), UsageLog::default());
-        let bodies = Room::new(limits.bodies);
-        Self { inner: Arc::new(Inner { gate, control, models, limits, bodies, metrics, life, usage }) }
+    /// The same server, which writes down who uses what.
+    pub fn with_usage(self, ingest: Ingest) -> Self {
+        let Inner { gate, control, models, limits, .. } = &*self.inner;
+        Self::of_parts(Arc::clone(gate), control.clone(), Some(ingest), *limits, models.clone())
+    }
+
+    fn of_parts(
+        gate: Arc<Gate>,
+        control: Option<ControlPlane>,
+        ingest: Option<Ingest>,
+        limits: Limits,
+        models: Models,
+    ) -> Self {
+        let (metrics, life, bodies) = (Metrics::of_process(), Life::default(), Room::new(limits.bodies));
+        let usage = ingest.as_ref().map(Ingest::log).unwrap_or_default();
+        Self { inner: Arc::new(Inner { gate, control, models, limits, bodies, metrics, life, usage, ingest }) }
     }
 
     /// The control plane.
@@ -164,9 +177,19 @@ pub async fn serve(
             Err(_) => std::future::pending().await,
         }
     };
+    let ingesting = async {
+        match &app.inner.ingest {
+            Some(ingest) => ingest.run().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = connections::answer(listener, router(app.clone()), limits, life) => {}
         () = folding => {}
         () = following => {}
+        () = ingesting => {}
+    }
+    if let Some(ingest) = &app.inner.ingest {
+        ingest.finish().await;
     }
 }

@@ -15,6 +15,7 @@ mod serve;
 mod state;
 mod terminal;
 mod token;
+mod usage;
 
 use std::io;
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Make, show and revoke tokens
     Token(token::Arguments),
+    /// Show who used what
+    Usage(usage::Arguments),
 }
 
 /// Runs the command line. Errors go to stderr, one line a cause.
@@ -72,6 +75,7 @@ pub(crate) fn main() -> ExitCode {
         Command::List(arguments) => list::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
         Command::Token(arguments) => token::main(&arguments),
+        Command::Usage(arguments) => usage::main(arguments),
     };
     drop(log);
     match outcome {

@@ -10,12 +10,13 @@ use hearth::connections::{self, within_open_files};
 use hearth::endpoints::Endpoint;
 use hearth::models::{Models, Residence};
 use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
+use hearth::usage::{Ingest, record_lasting};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
 use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
-use super::state::{StateArguments, open_store};
+use super::state::{StateArguments, open_journal, open_store};
 use super::terminal::say;
 
 /// What is served when no model is named: a small one of each kind.
@@ -35,6 +36,9 @@ pub(super) struct Arguments {
     port: u16,
     #[command(flatten)]
     state: StateArguments,
+    /// Days after which usage is removed from the store [default: it stays]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    usage_days: Option<u32>,
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -78,7 +82,9 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
     let store = open_store(&config).await?;
     let hosting = Arc::new(ModelArguments::new(arguments.limits.clone(), options));
-    let app = App::with_store(config.access, config.limits, models, store, hosting).await?;
+    let kept = arguments.usage_days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600));
+    let ingest = Ingest::new(open_journal(&config)?, store.clone(), kept);
+    let app = App::with_store(config.access, config.limits, models, store, hosting).await?.with_usage(ingest);
     if !app.gate().is_open_to_somebody() {
         return Err(ConfigError::TokenRequired { host: arguments.host }.into());
     }
@@ -124,7 +130,9 @@ async fn host_all(app: &App, models: Vec<(String, String)>, arguments: &Argument
             let reason = hosted.failure().map_or_else(|| "unknown".to_owned(), |failure| failure.to_string());
             bail!("{reason}");
         }
-        app.endpoints().insert(Endpoint::new(name, Arc::new(hosted), created)?)?;
+        let endpoint = Endpoint::new(name, Arc::new(hosted), created)?;
+        record_lasting(app.control()?.store(), &endpoint).await?;
+        app.endpoints().insert(endpoint)?;
     }
     Ok(())
 }

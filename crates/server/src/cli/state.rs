@@ -7,6 +7,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use hearth::serve::{ServeConfig, ServeSettings};
 use hearth::store::Store;
+use hearth::usage::Journal;
+
+/// The journal of usage, in the folder of the state.
+const JOURNAL_FOLDER: &str = "usage";
 
 /// The place of the store.
 #[derive(clap::Args)]
@@ -42,4 +46,10 @@ pub(super) async fn open_store(config: &ServeConfig) -> Result<Store> {
         .create(folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
     Store::open(&config.store).await.with_context(|| format!("cannot open the store ({:?})", config.store))
+}
+
+/// The journal of usage, in the folder of the store.
+pub(super) fn open_journal(config: &ServeConfig) -> Result<Journal> {
+    let folder = config.state.join(JOURNAL_FOLDER);
+    Journal::open(&folder).with_context(|| format!("cannot use the journal in {}", folder.display()))
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::document::{Config, Document, Entity, What};
 use super::hosting::{Hold, SharedModels};
-use super::{ControlPlane, Record};
-use crate::endpoints::{Endpoint, ServedEntity};
+use super::{ControlPlane, Record, history};
+use crate::endpoints::{Endpoint, ServedEntity, Task};
 use crate::models::{HostedModel, ModelState};
 use crate::providers::external::{ExternalModel, Upstreams};
 use crate::store::{StoreError, now};
@@ -40,6 +40,13 @@ impl Deployments {
         let Some(deployment) = deployment else { return HashMap::new() };
         let here = deployment.here();
         here.entities.iter().filter_map(|(id, one)| Some((id.clone(), one.hosted.clone()?))).collect()
+    }
+
+    /// What the models of an endpoint do, where that is known.
+    fn task(&self, endpoint: &str) -> Option<Task> {
+        let deployment = self.all().get(endpoint).cloned()?;
+        let here = deployment.here();
+        here.entities.values().find_map(|one| one.entity.provider().task())
     }
 
     /// Of which version this process serves the configuration; `None` where it serves none.
@@ -196,6 +203,9 @@ impl ControlPlane {
         let mut document = Document::read(&row)?;
         if document.awaited().is_none_or(|pending| pending.version != version) {
             return Ok(());
+        }
+        if let Some(config) = document.pending.as_ref().filter(|_| failure.is_none()) {
+            history::record(&mut change, &row, config, self.inner.deployments.task(id)).await?;
         }
         match failure {
             None => document.config = document.pending.take(),

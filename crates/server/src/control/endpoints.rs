@@ -125,6 +125,7 @@ impl ControlPlane {
     pub async fn delete_endpoint(&self, allowed: &Allowed<Manage>) -> Result<(), ApiError> {
         let (mut change, _) = self.begin(allowed).await?;
         change.delete_endpoint(allowed.endpoint().id()).await?;
+        change.end_served_entities(allowed.endpoint().id(), now()).await?;
         self.commit(change).await
     }
 

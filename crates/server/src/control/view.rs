@@ -14,7 +14,7 @@ use crate::wire::served::{
 use crate::wire::serving::Workload;
 
 /// Who made what nobody has made over the API.
-const OURSELVES: &str = "hearth";
+pub(crate) const OURSELVES: &str = "hearth";
 
 impl ControlPlane {
     /// The endpoint as the caller sees it.
@@ -209,7 +209,8 @@ fn of_argument(endpoint: &Endpoint) -> EndpointView {
     }
 }
 
-fn task_name(task: Task) -> &'static str {
+/// A task as the clients know it.
+pub(crate) fn task_name(task: Task) -> &'static str {
     match task {
         Task::Chat => "llm/v1/chat",
         Task::Completions => "llm/v1/completions",

@@ -12,7 +12,7 @@ use crate::endpoints::{Endpoint, ServedEntity, Task};
 use crate::error::{ApiError, ErrorKind};
 use crate::metrics;
 use crate::providers::{Answer, ProviderError};
-use crate::usage::Draft;
+use crate::usage::{Characters, Draft};
 use crate::wire::options::{Bookkeeping, Usage};
 
 /// The proof that the caller is an administrator. Only the gate makes one.
@@ -122,6 +122,11 @@ impl Allowed<Query> {
             }
             _ => {}
         }
+    }
+
+    /// Notes how much text a call holds.
+    pub(crate) fn read(&self, call: &impl Characters) {
+        self.draft().read(call);
     }
 
     /// Accounts for an answer while it goes by. `asked` is when its model was called.

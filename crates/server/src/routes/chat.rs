@@ -50,6 +50,7 @@ pub(super) async fn answer(
     let may_call = tools.is_some();
     let call = ChatCall { messages: conversation::checked(request.chat.messages)?, tools, generation };
 
+    endpoint.read(&call);
     let name = endpoint.endpoint().name();
     let asked = Instant::now();
     let answer = endpoint.measured(entity.provider().chat(call).await?, asked, streamed.is_some());

@@ -45,6 +45,7 @@ pub(super) async fn answer(
     let generated = checked.call.generation.choices;
     checks::check_choices(checked.call.prompts.len(), generated, app.limits())?;
 
+    endpoint.read(&checked.call);
     let name = endpoint.endpoint().name();
     let asked = Instant::now();
     let answer = endpoint.measured(entity.provider().complete(checked.call).await?, asked, streamed.is_some());

@@ -29,6 +29,7 @@ pub(super) async fn answer(app: &App, endpoint: &Allowed<Query>, fields: JsonObj
     endpoint.record(&bookkeeping);
     let format = embedding.encoding_format.unwrap_or_default();
     let call = checks::embedding(embedding, app.limits())?;
+    endpoint.read(&call);
     let name = endpoint.endpoint().name();
     let embedding = entity.provider().embed(call);
     let embeddings = endpoint.measured_call(embedding, |embeddings| embeddings.prompt_tokens).await?;

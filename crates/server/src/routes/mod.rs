@@ -17,6 +17,7 @@ mod health;
 mod identity;
 mod invocations;
 mod models;
+mod openapi;
 mod permissions;
 mod rerank;
 mod scim;
@@ -28,6 +29,7 @@ mod tests;
 mod tokenize;
 mod tokens;
 mod tools;
+mod usage;
 
 use axum::Router;
 use axum::http::{Method, Uri};
@@ -81,6 +83,7 @@ fn routes() -> Vec<Route> {
     routes.extend(tokens::routes());
     routes.extend(permissions::routes());
     routes.extend(serving::routes());
+    routes.extend(usage::routes());
     for prefix in DATA_PLANES {
         routes.extend([
             Route::post(format!("{prefix}/chat/completions"), QUERY, chat::create),

@@ -89,6 +89,7 @@ pub(super) async fn answer(
 
 /// The scores of all documents; their tokens are counted.
 async fn scores(endpoint: &Allowed<Query>, entity: &ServedEntity, call: RerankCall) -> Result<Scores, ApiError> {
+    endpoint.read(&call);
     Ok(endpoint.measured_call(entity.provider().rerank(call), |scores| scores.prompt_tokens).await?)
 }
 

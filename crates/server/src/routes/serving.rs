@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
 use super::extract::{JsonBody, PathName};
+use super::openapi;
 use super::table::{Needs, Route};
 use super::{MANAGE, VIEW};
 use crate::control::{ControlPlane, no_mail};
@@ -32,6 +33,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::put(one("/ai-gateway"), MANAGE, put_gateway),
         Route::put(one("/rate-limits"), MANAGE, put_rate_limits),
         Route::patch(one("/notifications"), MANAGE, patch_notifications),
+        Route::get(one("/openapi"), VIEW, openapi::get),
         Route::get(one("/served-models/{model}/build-logs"), MANAGE, logs),
         Route::get(one("/served-models/{model}/logs"), MANAGE, logs),
     ]

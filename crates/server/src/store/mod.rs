@@ -7,7 +7,9 @@ mod change;
 mod endpoints;
 mod error;
 mod people;
+mod served;
 mod tokens;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -21,12 +23,15 @@ pub use change::{Change, Changed, Changes, Subject};
 pub use endpoints::{EndpointRow, GrantRow};
 pub use error::StoreError;
 pub use people::{ADMINS, BUILT_IN_ADMIN, PrincipalKind, PrincipalRow, USERS};
+pub use served::ServedEntityRow;
 pub use tokens::TokenRow;
+pub use usage::{Grouping, UsageFilter, UsagePlace, UsageSums, Visible};
 
 /// Each step of the tables' history; one that was released is never changed.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "control plane", include_str!("../../migrations/0001_control_plane.sql")),
     (2, "principal details", include_str!("../../migrations/0002_principal_details.sql")),
+    (4, "usage", include_str!("../../migrations/0004_usage.sql")),
 ];
 
 /// How long a statement waits for its turn, and a caller for a connection.

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use serde_json::Value;
+use uuid::Uuid;
 
-use super::{Entry, UsageLog};
+use super::{Characters, Entry, UsageLog};
 use crate::endpoints::{Endpoint, ServedEntity};
 use crate::error::ApiError;
 use crate::gate::Principal;
@@ -17,9 +18,15 @@ use crate::wire::options::{Bookkeeping, Usage};
 
 /// The status of a request whose caller went away.
 const CLIENT_CLOSED: u16 = 499;
+/// The status of a request whose handler panicked.
+const FAILED: u16 = 500;
+
+/// Most bytes of a text of the caller's own, and most texts of a context. The log has all of them.
+const TEXT_BYTES: usize = 1000;
+const CONTEXT_TEXTS: usize = 64;
 
 /// The entry of a request that has not come to its end; it is written once, when the end is known and before the caller sees
-/// it. A clone is the same one.
+/// it. A clone is the same one, and with the last one a request ends whose caller went away.
 #[derive(Clone)]
 pub struct Draft(Arc<Inner>);
 
@@ -27,38 +34,40 @@ struct Inner {
     log: UsageLog,
     begun: Instant,
     /// `None` once it is written.
-    entry: Mutex<Option<Entry>>,
+    noted: Mutex<Option<Noted>>,
+}
+
+struct Noted {
+    entry: Entry,
+    /// Whether the entry is written, or only counted.
+    tracked: bool,
 }
 
 impl Draft {
     /// Of a request that arrives now.
     pub fn new(log: UsageLog, request_id: &str) -> Self {
-        let entry = Entry { databricks_request_id: request_id.to_owned(), request_time: now(), ..Entry::default() };
-        Self(Arc::new(Inner { log, begun: Instant::now(), entry: Mutex::new(Some(entry)) }))
-    }
-
-    fn entry(&self) -> MutexGuard<'_, Option<Entry>> {
-        // An entry is never left half written, so a poisoned lock still guards a sound value.
-        self.0.entry.lock().unwrap_or_else(PoisonError::into_inner)
+        let entry = Entry { request_id: request_id.to_owned(), request_time: now(), ..Entry::default() };
+        let noted = Mutex::new(Some(Noted { entry, tracked: false }));
+        Self(Arc::new(Inner { log, begun: Instant::now(), noted }))
     }
 
     fn note(&self, note: impl FnOnce(&mut Entry)) {
-        if let Some(entry) = self.entry().as_mut() {
-            note(entry);
+        if let Some(noted) = self.0.noted().as_mut() {
+            note(&mut noted.entry);
         }
     }
 
     /// Notes who calls what. Without this nothing is written.
     pub(crate) fn open(&self, principal: &Principal, endpoint: &Endpoint) {
-        if !endpoint.tracks_usage() {
-            return;
-        }
-        self.note(|entry| {
+        if let Some(Noted { entry, tracked }) = self.0.noted().as_mut() {
+            *tracked = endpoint.tracks_usage();
+            // Ids that begin with the time keep neighbours together in the store.
+            entry.databricks_request_id = Uuid::now_v7().to_string();
             principal.name().clone_into(&mut entry.requester);
             principal.id().clone_into(&mut entry.requester_id);
             endpoint.id().clone_into(&mut entry.endpoint_id);
             endpoint.name().clone_into(&mut entry.endpoint_name);
-        });
+        }
     }
 
     /// Notes what is to answer.
@@ -72,12 +81,13 @@ impl Draft {
     /// Notes what the caller says of the call.
     pub(crate) fn record(&self, bookkeeping: &Bookkeeping) {
         let spelled = |value: &Value| match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+            Value::String(text) => stored(text),
+            other => stored(&other.to_string()),
         };
         let context = match &bookkeeping.usage_context {
             Some(Value::Object(context)) => {
-                context.iter().map(|(name, value)| (name.clone(), spelled(value))).collect()
+                let texts = context.iter().map(|(name, value)| (stored(name), spelled(value)));
+                texts.take(CONTEXT_TEXTS).collect()
             }
             _ => BTreeMap::new(),
         };
@@ -85,6 +95,12 @@ impl Draft {
             entry.client_request_id = bookkeeping.client_request_id.as_ref().map(spelled);
             entry.usage_context = context;
         });
+    }
+
+    /// Notes how much was sent.
+    pub(crate) fn read(&self, call: &impl Characters) {
+        let characters = call.characters().and_then(|characters| i64::try_from(characters).ok());
+        self.note(|entry| entry.input_character_count = characters);
     }
 
     /// Notes the tokens.
@@ -102,45 +118,74 @@ impl Draft {
 
     /// Counts an answer while it goes by, and ends the entry with it.
     pub(crate) fn streamed(&self, answer: Answer) -> Answer {
-        let mut meter = Meter { draft: self.clone(), unfinished: answer.choices };
+        let mut meter = Meter { draft: self.clone(), unfinished: answer.choices, characters: 0 };
         let events = answer.events.inspect(move |event| meter.see(event));
         Answer { choices: answer.choices, events: events.boxed() }
     }
 
     /// Writes the entry with this status, unless it is written or nobody has called anything.
     pub(crate) fn finish(&self, status: u16) {
-        let Some(mut entry) = self.entry().take_if(|entry| !entry.endpoint_id.is_empty()) else { return };
-        entry.status_code = status;
-        entry.execution_duration_ms = i64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.0.log.write(entry);
+        self.0.finish(status);
     }
 }
 
-/// Sees an answer go by, and knows when it has come to its end, or will not.
+impl Inner {
+    fn noted(&self) -> MutexGuard<'_, Option<Noted>> {
+        // An entry is never left half written, so a poisoned lock still guards a sound value.
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(&self, status: u16) {
+        let opened = self.noted().take_if(|noted| !noted.entry.endpoint_id.is_empty());
+        let Some(Noted { mut entry, tracked }) = opened else { return };
+        let elapsed = self.begun.elapsed();
+        entry.status_code = status;
+        entry.execution_duration_ms = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
+        self.log.counts().add(&entry, elapsed);
+        if tracked {
+            self.log.write(entry);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Nothing is left to write after an end.
+        self.finish(if std::thread::panicking() { FAILED } else { CLIENT_CLOSED });
+    }
+}
+
+/// A caller's text as the store takes it: no longer than a row should be, and without the character that Postgres refuses.
+fn stored(text: &str) -> String {
+    let end = text.floor_char_boundary(TEXT_BYTES);
+    text[..end].replace('\0', "\u{fffd}")
+}
+
+/// Sees an answer go by, and knows when it has come to its end.
 struct Meter {
     draft: Draft,
     unfinished: usize,
+    characters: usize,
 }
 
 impl Meter {
     fn see(&mut self, event: &Result<AnswerEvent, ProviderError>) {
         match event {
+            Ok(AnswerEvent::Delta { delta, .. }) => {
+                let arguments = delta.calls.iter().map(|call| call.arguments.chars().count()).sum::<usize>();
+                self.characters += delta.text.chars().count() + arguments;
+            }
             Ok(AnswerEvent::Finished { usage, .. }) => {
                 self.draft.count(*usage);
                 self.unfinished = self.unfinished.saturating_sub(1);
                 if self.unfinished == 0 {
+                    let characters = i64::try_from(self.characters).ok();
+                    self.draft.note(|entry| entry.output_character_count = characters);
                     self.draft.finish(200);
                 }
             }
-            Ok(_) => {}
+            Ok(AnswerEvent::Echo { .. }) => {}
             Err(error) => self.draft.finish(ApiError::from(error.clone()).status().as_u16()),
         }
-    }
-}
-
-impl Drop for Meter {
-    fn drop(&mut self) {
-        // Nothing is left to write after an end.
-        self.draft.finish(CLIENT_CLOSED);
     }
 }

@@ -1,23 +1,43 @@
-//! Who used what: one entry a request, made while the request goes by.
+//! Who used what: one entry a request, made while the request goes by, written into a journal before the caller sees the end
+//! of the answer, and brought into the store from there.
 //!
-//! Owns what is known of a request for accounting. Knows no route and no database: where entries go is the log's business.
+//! Owns what is known of a request for accounting, and its way. Knows no route: what a request does is told to its [`Draft`].
 
+mod characters;
+mod counts;
+mod csv;
 mod draft;
+mod ingest;
+mod journal;
+mod line;
+mod segment;
+mod served;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use characters::Characters;
+pub(crate) use counts::Counts;
+pub(crate) use csv::{place_of, sum};
+pub use csv::{sums_as_csv, usage_as_csv};
 pub use draft::Draft;
+pub use ingest::{Ingest, IngestError};
+pub use journal::{Batch, Journal};
+pub use served::record_lasting;
 
 /// One request, as it is accounted for. The names are those of the columns of `system.serving.endpoint_usage`, and of
 /// `system.serving.served_entities` as they were then.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+// A journal may be an older version's.
+#[serde(default)]
 pub struct Entry {
-    /// The request's id, as in the header `x-request-id`.
+    /// Made by the server, and never the same for two requests.
     pub databricks_request_id: String,
-    /// What the caller calls it.
+    /// As in the header `x-request-id` and in the log; callers choose it, so it may repeat.
+    pub request_id: String,
+    /// What the caller calls it in its body.
     pub client_request_id: Option<String>,
     /// When it arrived, in milliseconds since 1970.
     pub request_time: i64,
@@ -41,6 +61,10 @@ pub struct Entry {
     pub input_token_count: i64,
     /// Tokens generated.
     pub output_token_count: i64,
+    /// Characters of the texts that were sent, where texts were.
+    pub input_character_count: Option<i64>,
+    /// Characters of the answer's text, where the answer is one.
+    pub output_character_count: Option<i64>,
     /// Whether the answer was a stream.
     pub request_streaming: bool,
     /// What the caller wants to find in the usage.
@@ -49,16 +73,24 @@ pub struct Entry {
 
 /// Where entries go. A clone is the same log.
 #[derive(Clone, Default)]
-pub struct UsageLog(Option<Arc<dyn Fn(Entry) + Send + Sync>>);
+pub struct UsageLog {
+    write: Option<Arc<dyn Fn(Entry) + Send + Sync>>,
+    counts: Arc<Counts>,
+}
 
 impl UsageLog {
-    /// A log that gives each entry to `write`, which must not block.
+    /// A log that gives each entry to `write`, which must not block for long.
     pub fn new(write: impl Fn(Entry) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(write)))
+        Self { write: Some(Arc::new(write)), counts: Arc::default() }
+    }
+
+    /// The numbers of each endpoint since the start.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     fn write(&self, entry: Entry) {
-        if let Some(write) = &self.0 {
+        if let Some(write) = &self.write {
             write(entry);
         }
     }

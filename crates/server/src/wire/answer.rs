@@ -1,11 +1,12 @@
 //! What every generated answer is wrapped in, whole or in pieces, whatever its choices hold.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::options::Usage;
 
 /// An answer, or a piece of a streamed one.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct AnswerObject<'a, Choice> {
     /// Id of the answer, the same in every piece.
     pub id: &'a str,

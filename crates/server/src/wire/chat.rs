@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::grammar::GrammarFields;
 use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields};
@@ -49,7 +50,7 @@ impl ChatRequest {
 }
 
 /// The fields that only chat requests have.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChatFields {
     /// The conversation so far, oldest message first.
@@ -61,17 +62,18 @@ pub struct ChatFields {
 }
 
 /// How much is thought before the answer: for models of other providers, which know what their values mean.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReasoningFields {
     /// `low`, `medium`, `high` and what else there is.
     pub reasoning_effort: Option<String>,
     /// Whether, and for how many tokens.
+    #[schema(value_type = Option<Object>)]
     pub thinking: Option<JsonObject>,
 }
 
 /// One message of a conversation, as it was typed.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
     /// Who speaks.
@@ -95,7 +97,7 @@ pub struct Message {
 }
 
 /// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Instructions.
@@ -111,7 +113,7 @@ pub enum Role {
 }
 
 /// A text, or parts of one.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a string or a list of parts, each with a `type`")]
 pub enum Content {
     /// The whole text.
@@ -121,7 +123,7 @@ pub enum Content {
 }
 
 /// One part of a message.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct Part {
     /// `text`, or something that is refused by this name.
     #[serde(rename = "type")]
@@ -130,11 +132,12 @@ pub struct Part {
     pub text: Option<String>,
     /// Whatever else was given.
     #[serde(flatten)]
+    #[schema(value_type = Object)]
     pub rest: JsonObject,
 }
 
 /// One answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatChoice {
     /// Which one, from 0.
     pub index: usize,
@@ -150,7 +153,7 @@ pub struct ChatChoice {
 }
 
 /// The message of an answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct AnswerMessage {
     /// Always the assistant.
     pub role: Role,
@@ -164,7 +167,7 @@ pub struct AnswerMessage {
 }
 
 /// A piece of one answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatChunkChoice {
     /// Which answer.
     pub index: usize,
@@ -180,7 +183,7 @@ pub struct ChatChunkChoice {
 }
 
 /// What is new in an answer.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct ChatDelta {
     /// In the first piece.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,7 +197,7 @@ pub struct ChatDelta {
 }
 
 /// Log probabilities of the tokens of an answer.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct ChatLogprobs {
     /// One a token.
     pub content: Vec<ChatTokenLogprob>,
@@ -203,7 +206,7 @@ pub struct ChatLogprobs {
 }
 
 /// One token and its alternatives.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatTokenLogprob {
     /// The token and its probability.
     #[serde(flatten)]
@@ -213,7 +216,7 @@ pub struct ChatTokenLogprob {
 }
 
 /// One token and its log probability.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatTopLogprob {
     /// Text of the token.
     pub token: String,

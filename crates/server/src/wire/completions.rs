@@ -2,6 +2,7 @@
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::grammar::GrammarFields;
 use super::options::{Bookkeeping, FinishReason, OutputFields, SamplingFields};
@@ -41,7 +42,7 @@ impl CompletionRequest {
 }
 
 /// The fields that only completion requests have.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompletionFields {
     /// What to continue.
@@ -61,7 +62,7 @@ pub struct CompletionFields {
 }
 
 /// What to do with a prompt that is longer than the context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorBehavior {
     /// Refuse it.
@@ -71,7 +72,7 @@ pub enum ErrorBehavior {
 }
 
 /// One text or several, as text or as token ids.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(
     untagged,
     expecting = "expected a string, a list of strings, a list of token ids or a list of lists of token ids"
@@ -88,7 +89,7 @@ pub enum TextInput {
 }
 
 /// One answer, or a piece of one: completions use the same object for both.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct CompletionChoice {
     /// Answer j of prompt i has the index i * n + j.
     pub index: usize,
@@ -104,7 +105,7 @@ pub struct CompletionChoice {
 }
 
 /// Log probabilities of the tokens of an answer, as parallel lists.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct CompletionLogprobs {
     /// Text of each token.
     pub tokens: Vec<String>,

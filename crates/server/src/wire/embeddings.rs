@@ -1,11 +1,12 @@
 //! Embeddings: the request and the answer.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::completions::TextInput;
 
 /// The fields of an embedding request.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EmbeddingFields {
     /// The texts.
@@ -26,7 +27,7 @@ pub struct EmbeddingFields {
 }
 
 /// How a vector is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EncodingFormat {
     /// A list of numbers.
@@ -37,7 +38,7 @@ pub enum EncodingFormat {
 }
 
 /// The answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct EmbeddingList<'a> {
     /// Id of the answer.
     pub id: &'a str,
@@ -52,7 +53,7 @@ pub struct EmbeddingList<'a> {
 }
 
 /// The vector of one text.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct EmbeddingItem {
     /// Always `embedding`.
     pub object: &'static str,
@@ -63,7 +64,7 @@ pub struct EmbeddingItem {
 }
 
 /// A vector in one of the two spellings.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Vector {
     /// A list of numbers.
@@ -73,7 +74,7 @@ pub enum Vector {
 }
 
 /// Tokens read; embeddings write none.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub struct EmbeddingUsage {
     /// Tokens of all texts.
     pub prompt_tokens: usize,

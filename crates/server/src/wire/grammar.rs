@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// At most one of these, of which `structured_outputs` has one.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrammarFields {
     /// Text, JSON, or JSON of a schema.
@@ -22,7 +23,7 @@ pub struct GrammarFields {
 }
 
 /// The form of an answer.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResponseFormat {
     /// Which one.
@@ -33,7 +34,7 @@ pub struct ResponseFormat {
 }
 
 /// Kinds of forms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FormatKind {
     /// Any text.
@@ -45,7 +46,7 @@ pub enum FormatKind {
 }
 
 /// A schema and its name.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JsonSchemaFormat {
     /// For people.
@@ -59,7 +60,7 @@ pub struct JsonSchemaFormat {
 }
 
 /// One constraint.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StructuredOutputs {
     /// A JSON schema, or its text.

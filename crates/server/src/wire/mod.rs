@@ -26,6 +26,7 @@ pub mod serving;
 pub mod tokenize;
 pub mod tokens;
 pub mod tools;
+pub mod usage;
 
 pub use fields::FieldError;
 pub use read::{JsonObject, parse_object, read_object, take_text};

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
+use utoipa::ToSchema;
 
 /// How tokens are chosen and when an answer ends. Absent fields take the fixed defaults.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingFields {
     /// Most tokens to generate, default 256.
@@ -34,13 +35,14 @@ pub struct SamplingFields {
     /// End tokens do not end the answer; default false.
     pub ignore_eos: Option<bool>,
     /// Makes the answer reproducible. Negative values are taken by their bits.
+    #[schema(value_type = Option<i64>)]
     pub seed: Option<Number>,
     /// Texts that end the answer and are not part of it.
     pub stop: Option<Stop>,
 }
 
 /// One text or several.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a string or a list of strings")]
 pub enum Stop {
     /// One text.
@@ -50,7 +52,7 @@ pub enum Stop {
 }
 
 /// How the answer is delivered.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutputFields {
     /// Number of answers, default 1.
@@ -62,7 +64,7 @@ pub struct OutputFields {
 }
 
 /// Options of a streamed answer.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamOptions {
     /// Whether a last chunk without choices carries the usage.
@@ -72,7 +74,7 @@ pub struct StreamOptions {
 }
 
 /// Fields that describe the caller or the call and change nothing in the answer: any value is accepted and recorded.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "their meaning is the caller's own")]
 pub struct Bookkeeping {
@@ -101,7 +103,7 @@ pub struct Bookkeeping {
 }
 
 /// Tokens read and written for one request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
     /// Tokens of the prompts, template included.
     pub prompt_tokens: usize,
@@ -115,7 +117,7 @@ pub struct Usage {
 }
 
 /// What became of the tokens of the prompts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PromptTokensDetails {
     /// Those that were found in the cache and not computed again.
     pub cached_tokens: usize,
@@ -135,7 +137,7 @@ impl Usage {
 }
 
 /// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// An end token or a stop text.

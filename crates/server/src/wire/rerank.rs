@@ -2,17 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::JsonObject;
 use super::embeddings::EmbeddingUsage;
 
 /// The fields of `/v1/rerank` and `/v2/rerank`, of Cohere's two versions and of Jina.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RerankFields {
     /// What is looked for.
     pub query: String,
     /// Where it is looked for.
+    #[schema(value_type = Vec<Object>)]
     pub documents: Vec<Document>,
     /// Results to return, default all.
     pub top_n: Option<usize>,
@@ -41,7 +43,7 @@ pub enum Document {
 }
 
 /// The answer in the shape of Cohere and Jina.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RerankAnswer<'a> {
     /// Id of the answer.
     pub id: &'a str,
@@ -56,7 +58,7 @@ pub struct RerankAnswer<'a> {
 }
 
 /// One document's place in the ranking.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RankedDocument {
     /// Which document of the request, from 0.
     pub index: usize,
@@ -64,11 +66,12 @@ pub struct RankedDocument {
     pub relevance_score: f32,
     /// The document, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub document: Option<JsonObject>,
 }
 
 /// What Cohere's clients read beside the results.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RerankMeta {
     /// Which of Cohere's APIs this is the shape of.
     pub api_version: ApiVersion,
@@ -77,14 +80,14 @@ pub struct RerankMeta {
 }
 
 /// A version of Cohere's API.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ApiVersion {
     /// `1` or `2`.
     pub version: &'static str,
 }
 
 /// Tokens of a reranking request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RerankTokens {
     /// Tokens of all pairs of the query and a document.
     pub input_tokens: usize,
@@ -93,7 +96,7 @@ pub struct RerankTokens {
 }
 
 /// The fields of `/rerank`, in the shape of text-embeddings-inference.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextRankFields {
     /// What is looked for.
@@ -111,7 +114,7 @@ pub struct TextRankFields {
 }
 
 /// A side of a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 pub enum Side {
     /// Its beginning.
     #[serde(alias = "left")]
@@ -122,7 +125,7 @@ pub enum Side {
 }
 
 /// One text's place in the ranking, in the shape of text-embeddings-inference.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct TextRank {
     /// Which text of the request, from 0.
     pub index: usize,

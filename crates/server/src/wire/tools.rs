@@ -1,11 +1,12 @@
 //! Functions that a model may call, and the calls it makes.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::JsonObject;
 
 /// The fields of a request that offers functions.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ToolFields {
     /// The functions, default none.
@@ -17,7 +18,7 @@ pub struct ToolFields {
 }
 
 /// One function, wrapped.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tool {
     /// `function`, or something that is refused by this name.
@@ -28,7 +29,7 @@ pub struct Tool {
 }
 
 /// A function.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FunctionFields {
     /// Letters, digits, `_` and `-`, at most 64.
@@ -36,13 +37,14 @@ pub struct FunctionFields {
     /// What it does, for the model.
     pub description: Option<String>,
     /// A JSON schema of its arguments, default: it takes none.
+    #[schema(value_type = Option<Object>)]
     pub parameters: Option<JsonObject>,
     /// Whether what is not known in the schema is refused, default false.
     pub strict: Option<bool>,
 }
 
 /// Whether the model calls a function.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected none, auto, required, or a `type` and a `function` with its `name`")]
 pub enum ToolChoice {
     /// Whether at all.
@@ -52,7 +54,7 @@ pub enum ToolChoice {
 }
 
 /// Whether at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ToolMode {
     /// It does not.
@@ -64,7 +66,7 @@ pub enum ToolMode {
 }
 
 /// One function by its name.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedTool {
     /// `function`.
@@ -75,7 +77,7 @@ pub struct NamedTool {
 }
 
 /// The only kind of tools.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FunctionKind {
     /// A function.
@@ -84,7 +86,7 @@ pub enum FunctionKind {
 }
 
 /// The name of a function.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FunctionName {
     /// As among the tools.
@@ -92,7 +94,7 @@ pub struct FunctionName {
 }
 
 /// A call that was made, in an answer or in the conversation so far.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ToolCall {
     /// What the result refers to.
@@ -105,7 +107,7 @@ pub struct ToolCall {
 }
 
 /// A function that is called.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CalledFunction {
     /// Its name.
@@ -115,7 +117,7 @@ pub struct CalledFunction {
 }
 
 /// More of a call in a streamed answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ToolCallDelta {
     /// Which call of the answer, from 0.
     pub index: usize,
@@ -130,7 +132,7 @@ pub struct ToolCallDelta {
 }
 
 /// More of a function's call.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FunctionDelta {
     /// In the first piece of the call.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -38,7 +38,8 @@ impl EventReader {
     /// The events that `bytes` complete.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<Vec<Event>, EventError> {
         let mut events = Vec::new();
-        if std::mem::take(&mut self.after_return) && bytes.first() == Some(&b'\n') {
+        let Some(first) = bytes.first() else { return Ok(events) };
+        if std::mem::take(&mut self.after_return) && *first == b'\n' {
             bytes = &bytes[1..];
         }
         while let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {

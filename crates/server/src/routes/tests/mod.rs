@@ -10,6 +10,7 @@ mod ranks;
 mod serving;
 mod stored;
 mod tokenizers;
+mod usage;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
