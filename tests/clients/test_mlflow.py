@@ -98,7 +98,6 @@ def test_life_of_an_endpoint(deployments, endpoint_name, hosted_entity):
     assert endpoint_name not in [listed["name"] for listed in deployments.list_endpoints()]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_the_older_way_to_create_and_update(deployments, endpoint_name, hosted_entity):
     """Name and configuration as arguments: it adds `route_optimized: false`, and takes tags out of the configuration."""
     deployments.create_endpoint(endpoint_name, config(hosted_entity, tags=[{"key": "team", "value": "docs"}]))
@@ -119,7 +118,6 @@ def test_tags_and_gateway(deployments, endpoint):
 
 
 @limits
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_rate_limits(deployments, endpoint):
     wanted = [{"calls": 5000, "key": "endpoint", "renewal_period": "minute"}]
     assert deployments.update_endpoint_rate_limits(endpoint.name, {"rate_limits": wanted}).rate_limits == wanted
