@@ -39,7 +39,7 @@ impl ServerProcess {
     pub fn with_state(hearth: &Path, state: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(hearth);
         command.args(["serve", "--host", "127.0.0.1", "--port", "0", "--state"]).arg(state).args(arguments);
-        command.env_remove("HEARTH_TOKEN").envs(variables.iter().copied());
+        command.env_remove("HEARTH_TOKEN").env_remove("HEARTH_DATABASE").envs(variables.iter().copied());
         let mut child = command.stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stderr.take().context("stderr")?).lines();
         let mut said = Vec::new();
@@ -130,6 +130,21 @@ impl ServerProcess {
     pub fn post(&self, path: &str, body: &str) -> Result<(u16, String)> {
         let head = "host: 127.0.0.1\r\nconnection: close\r\ncontent-type: application/json";
         self.request(&format!("POST {path} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+    }
+
+    /// Status and body of a request with a token; an empty one, and an empty body, are left out.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn call(&self, token: &str, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n");
+        if !token.is_empty() {
+            text += &format!("authorization: Bearer {token}\r\n");
+        }
+        if !body.is_empty() {
+            text += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        }
+        self.request(&format!("{text}\r\n{body}"))
     }
 
     /// Status and content of the answer to a POST, where that is JSON too.

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hearth_engine::text::grammar::{AnswerStart, GrammarSource, Grammars};
+use hearth_engine::text::tool_calls::{Function, Offer, Otherwise, ToolFormat};
 use hearth_engine::text::{GgufVocabulary, Tokenizer};
 use hearth_engine::weights::Gguf;
 use serde_json::{Map, Value, json};
@@ -50,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let grammars = Grammars::new(tokenizer.clone(), END_TOKENS.to_vec());
         grammars.compile(&GrammarSource::Choice(vec!["x".to_owned()]), AnswerStart::Continued)?;
         let ready = begun.elapsed();
-        for (kind, source, text) in cases() {
+        for (kind, source, text) in cases(tokenizer)? {
             measure((name, tokenizer, &grammars, ready), (kind, &source, &text))?;
         }
     }
@@ -58,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Grammars and a text of each.
-fn cases() -> Vec<(&'static str, GrammarSource, String)> {
+fn cases(tokenizer: &Tokenizer) -> Result<Vec<(&'static str, GrammarSource, String)>, Box<dyn Error>> {
     let words = "The quick brown fox jumps over the lazy dog, and then it sleeps. ".repeat(3);
     let item = json!({"name": words, "price": 12.5, "tags": ["new", "large", "red and blue"], "kind": "book"});
     let order =
@@ -75,12 +76,36 @@ fn cases() -> Vec<(&'static str, GrammarSource, String)> {
             "kind": {"enum": ["book", "record", "film"]}}}}}});
     let number = "NUMBER: /[0-9]{1,9}/\n";
     let sum = format!("start: sum\nsum: term ((\"+\" | \"-\") term)*\nterm: NUMBER | \"(\" sum \")\"\n{number}");
-    vec![
+    let free = free_text(tokenizer)?;
+    // What it would be if masks were computed in free text too.
+    let GrammarSource::Free { grammar, .. } = &free else { return Err("free text is no free text".into()) };
+    let watched = GrammarSource::Lark(grammar.clone());
+    let braces = "if (a < b) { return [a, {\"b\": 1}]; }\n".repeat(6);
+    Ok(vec![
         ("JSON object", GrammarSource::JsonObject, order.to_string()),
         ("JSON schema", GrammarSource::JsonSchema { schema, strict: true }, order.to_string()),
-        ("regex", GrammarSource::Regex("([A-Za-z]{1,12}[ .,]{1,2}){1,99}".to_owned()), words),
+        ("regex", GrammarSource::Regex("([A-Za-z]{1,12}[ .,]{1,2}){1,99}".to_owned()), words.clone()),
         ("Lark sums", GrammarSource::Lark(sum), "((12+3456)-(7+(89-10)))+".repeat(5) + "1"),
-    ]
+        ("text beside tools", free.clone(), words.clone()),
+        ("code beside tools", free, braces),
+        ("text, mask computed", watched, words),
+    ])
+}
+
+/// Any text, in which one of eight functions may be called.
+fn free_text(tokenizer: &Tokenizer) -> Result<GrammarSource, Box<dyn Error>> {
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["city"]});
+    let function = |index: usize| Function {
+        name: format!("function_{index}"),
+        description: String::new(),
+        parameters: schema.clone(),
+        strict: false,
+    };
+    let functions: Vec<Function> = (0..8).map(function).collect();
+    let offer = Offer { functions: &functions, otherwise: Otherwise::Text, parallel: true };
+    let format = ToolFormat::named("llama").ok_or("no such format")?;
+    Ok(format.grammar(offer, tokenizer).map_err(|(_, error)| error)?)
 }
 
 type Model<'a> = (&'a str, &'a Tokenizer, &'a Grammars, Duration);

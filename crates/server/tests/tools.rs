@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const CHAT: &str = "/v1/chat/completions";
-const FORMATS: [&str; 4] = ["llama31", "mistral", "hermes", "smollm2"];
+const FORMATS: [&str; 5] = ["llama31", "mistral", "mistral-args", "hermes", "smollm2"];
 
 /// A tiny model with another template, and with a context that has room for it.
 fn model(template: &str) -> Result<TempDir> {
@@ -154,6 +154,68 @@ fn what_is_answered_freely_is_the_same_in_a_stream() -> Result<()> {
     }
     let cut = request("hermes", json!({"tool_choice": "required", "max_tokens": 12}));
     assert_eq!(ask(&server, &cut)?["choices"][0]["finish_reason"], "length");
+    Ok(())
+}
+
+/// An answer that may call or have a form is the one or the other, in a stream too.
+#[test]
+fn an_answer_that_calls_nothing_has_the_form() -> Result<()> {
+    let (server, _folders) = server()?;
+    let schema =
+        json!({"type": "object", "properties": {"name": {"enum": ["get_weather", "none"]}}, "required": ["name"]});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": schema}});
+    for model in FORMATS {
+        for seed in 0..3 {
+            let body = request(model, json!({"response_format": format, "seed": seed}));
+            let answer = ask(&server, &body)?;
+            let choice = &answer["choices"][0];
+            if choice["message"].get("tool_calls").is_none() {
+                let content = choice["message"]["content"].as_str().context("content")?;
+                let value: Value = serde_json::from_str(content)?;
+                assert!(
+                    value["name"].is_string() && value.as_object().map(|o| o.len()) == Some(1),
+                    "{model}: {content}"
+                );
+                assert_eq!(choice["finish_reason"], "stop");
+            }
+            let (streamed, reason) = accumulated(&server, body.clone())?;
+            assert_eq!((&streamed["content"], &reason), (&choice["message"]["content"], &choice["finish_reason"]));
+            let mut none = body.clone();
+            none["tool_choice"] = json!("none");
+            let answer = ask(&server, &none)?;
+            let content = answer["choices"][0]["message"]["content"].as_str().context("content")?;
+            assert!(serde_json::from_str::<Value>(content)?["name"].is_string(), "{model}: {content}");
+            let mut required = body;
+            required["tool_choice"] = json!("required");
+            let answer = ask(&server, &required)?;
+            assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{model}: {answer}");
+        }
+        // Where the form's only text is unwanted the model calls, and the arguments are of the schema.
+        let (_, unwanted) =
+            server.ask("/tokenize", &json!({"model": model, "prompt": "q", "add_special_tokens": false}))?;
+        let bias = json!({unwanted["tokens"][0].to_string(): -100});
+        let body = request(model, json!({"structured_outputs": {"regex": "q"}, "logit_bias": bias}));
+        let answer = ask(&server, &body)?;
+        let choice = &answer["choices"][0];
+        assert_eq!((&choice["finish_reason"], &choice["message"]["content"]), (&json!("tool_calls"), &Value::Null));
+        let call = &choice["message"]["tool_calls"][0]["function"];
+        let arguments: Value = serde_json::from_str(call["arguments"].as_str().context("arguments")?)?;
+        assert!(
+            call["name"] == "now" || ["celsius", "fahrenheit"].contains(&arguments["unit"].as_str().context("unit")?)
+        );
+        let (streamed, _) = accumulated(&server, body)?;
+        assert_eq!(streamed["tool_calls"], json!([{"name": call["name"], "arguments": call["arguments"]}]), "{model}");
+    }
+    for choice in ["auto", "required"] {
+        let broken = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}});
+        let body = request("hermes", json!({"response_format": broken, "tool_choice": choice}));
+        let (status, answer) = server.ask(CHAT, &body)?;
+        assert_eq!(
+            (status, &answer["error"]["param"]),
+            (400, &json!("response_format.json_schema.schema")),
+            "{answer}"
+        );
+    }
     Ok(())
 }
 

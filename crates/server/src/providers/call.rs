@@ -49,7 +49,7 @@ pub struct AskedGrammar {
 pub struct ChatCall {
     /// Oldest first, at least one.
     pub messages: Vec<ChatMessage>,
-    /// What the answer may call.
+    /// What the answer may call. One that calls need not look as the grammar of `generation` says; one that does not does.
     pub tools: Option<Tools>,
     /// How to answer.
     pub generation: Generation,

@@ -42,7 +42,7 @@ pub(super) async fn answer(
     endpoint.record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
     let grammar = grammar::checked(request.grammar, &request.sampling)?;
-    let tools = tools::checked(request.tools, grammar.as_ref(), &request.sampling)?;
+    let tools = tools::checked(request.tools, &request.sampling)?;
     let generation = checks::chat_generation(&request.chat, request.sampling, &request.output, app.limits())?;
     let generation = Generation { grammar, given: request.given, ..generation };
     checks::check_choices(1, generation.choices, app.limits())?;

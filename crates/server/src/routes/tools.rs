@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use hearth_engine::text::tool_calls::Function;
 use serde_json::{Value, json};
 
-use crate::providers::{AskedGrammar, ToolUse, Tools};
+use crate::providers::{ToolUse, Tools};
 use crate::wire::FieldError;
 use crate::wire::options::SamplingFields;
 use crate::wire::tools::{FunctionFields, Tool, ToolChoice, ToolFields, ToolMode};
@@ -16,20 +16,10 @@ const MOST_TOOLS: usize = 32;
 const LONGEST_NAME: usize = 64;
 
 /// What the answer may call; nothing where there is no function, or none is to be called.
-pub(super) fn checked(
-    fields: ToolFields,
-    grammar: Option<&AskedGrammar>,
-    sampling: &SamplingFields,
-) -> Result<Option<Tools>, FieldError> {
+pub(super) fn checked(fields: ToolFields, sampling: &SamplingFields) -> Result<Option<Tools>, FieldError> {
     let functions = functions(fields.tools.unwrap_or_default())?;
     let Some(choice) = choice(fields.tool_choice, &functions)? else { return Ok(None) };
     let conflict = |field: &str, problem: &str| Err(FieldError::conflict(field, problem));
-    if let Some(grammar) = grammar {
-        return conflict(
-            grammar.field,
-            "not with `tools`, which have a grammar of their own; `tool_choice`: \"none\" has not",
-        );
-    }
     if sampling.ignore_eos == Some(true) {
         return conflict("ignore_eos", "not with `tools`: an answer ends behind its calls");
     }
@@ -106,7 +96,6 @@ fn choice(choice: Option<ToolChoice>, functions: &[Function]) -> Result<Option<T
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::grammar;
     use crate::wire::chat::ChatRequest;
     use crate::wire::parse_object;
 
@@ -114,8 +103,7 @@ mod tests {
         let mut body = json!({"messages": [{"role": "user", "content": "x"}]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let request = ChatRequest::read(parse_object(body.to_string().as_bytes()).unwrap())?;
-        let grammar = grammar::checked(request.grammar, &request.sampling)?;
-        checked(request.tools, grammar.as_ref(), &request.sampling)
+        checked(request.tools, &request.sampling)
     }
 
     fn tool(name: &str) -> Value {
@@ -181,7 +169,6 @@ mod tests {
                 "tool_choice.function.name",
             ),
             (json!({"tools": [tool("a")], "parallel_tool_calls": 1}), "parallel_tool_calls"),
-            (json!({"tools": [tool("a")], "response_format": {"type": "json_object"}}), "response_format"),
             (json!({"tools": [tool("a")], "ignore_eos": true}), "ignore_eos"),
             (json!({"tools": [tool("a")], "min_tokens": 1}), "min_tokens"),
             (json!({"functions": [{"name": "a"}]}), "functions"),

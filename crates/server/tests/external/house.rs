@@ -86,7 +86,7 @@ impl House {
         let secrets = HashMap::from([("key".to_owned(), STUB_KEY.to_owned())]);
         let secrets = Arc::new(Secrets(Mutex::new(secrets)));
         let upstreams = Upstreams::new(settings, Arc::clone(&secrets) as _);
-        Self { stubs, secrets, upstreams, app: App::new(Access::LocalAdmin, LIMITS, Models::new(1000, false, None)) }
+        Self { stubs, secrets, upstreams, app: App::new(Access::local(), LIMITS, Models::new(1000, false, None)) }
     }
 
     /// Serves a model under the provider's name.

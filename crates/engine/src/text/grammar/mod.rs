@@ -6,6 +6,7 @@
 mod error;
 mod exclusive;
 mod keywords;
+mod place;
 mod schema;
 mod source;
 mod state;
@@ -24,6 +25,7 @@ pub use error::GrammarError;
 pub use source::GrammarSource;
 pub use state::GrammarState;
 
+use self::place::{Either, FreeText, Place};
 use super::Tokenizer;
 
 /// Longest text of a grammar, in bytes.
@@ -79,11 +81,10 @@ impl Grammars {
         if let Some(found) = self.find(&key) {
             return Ok(found);
         }
-        let inner = source.prepare()?;
         // A thread of its own: no stack of another bounds what a grammar may nest, and a panic stays in it.
         let compiled = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("grammar compiler".to_owned()).stack_size(COMPILER_STACK);
-            let running = thread.spawn_scoped(scope, || self.compiled(inner, loses_space));
+            let running = thread.spawn_scoped(scope, || self.compiled(source, loses_space));
             let running =
                 running.map_err(|error| GrammarError::Refused(format!("no thread to compile it: {error}")))?;
             running.join().unwrap_or_else(|_| Err(GrammarError::Refused("the compiler failed on it".to_owned())))
@@ -93,22 +94,23 @@ impl Grammars {
         Ok(grammar)
     }
 
-    fn compiled(&self, inner: GrammarWithLexer, loses_space: bool) -> Result<Grammar, GrammarError> {
+    fn compiled(&self, source: &GrammarSource, loses_space: bool) -> Result<Grammar, GrammarError> {
         let factory = self.factory.get_or_init(|| vocabulary::factory(&self.tokenizer, &self.end_tokens));
         let factory = factory.as_ref().map_err(Clone::clone)?;
-        let plain = TopLevelGrammar::from_grammar(inner.clone());
-        let mut matcher = matcher(factory, plain)?;
-        if loses_space {
-            // What is written after the space is what the grammar speaks of.
-            let begins_with_space = allows_space(factory, &mut matcher)?;
-            let space = if begins_with_space { "\" \"" } else { "\" \"?" };
-            let outer = GrammarWithLexer::from_lark(format!("start: {space} @inner"));
-            let inner = GrammarWithLexer { name: Some("inner".to_owned()), ..inner };
-            matcher = self::matcher(factory, TopLevelGrammar { grammars: vec![outer, inner], max_tokens: None })?;
-        }
-        // The first mask shows that there is something to say, and that it is not too complex to begin.
-        matcher.compute_mask().map_err(|error| GrammarError::refused(&error))?;
-        Ok(Grammar { beginning: Mutex::new(matcher) })
+        let vocabulary = || Arc::clone(factory.tok_env());
+        let beginning = match source {
+            // A space in front of any text is as good as none.
+            GrammarSource::Free { trigger, .. } => {
+                let matcher = held(factory, source, false)?;
+                Place::Free(Box::new(FreeText::new(matcher, trigger.as_deref(), vocabulary())?))
+            }
+            GrammarSource::Either { first, heads, second } => {
+                let both = (held(factory, first, loses_space)?, held(factory, second, loses_space)?);
+                Place::Either(Box::new(Either::new(both, heads.as_slice().into(), loses_space, vocabulary())))
+            }
+            one => Place::Held(held(factory, one, loses_space)?),
+        };
+        Ok(Grammar { beginning: Mutex::new(beginning) })
     }
 
     fn find(&self, key: &str) -> Option<Arc<Grammar>> {
@@ -135,7 +137,7 @@ impl fmt::Debug for Grammars {
 
 /// One compiled grammar. Sequences begin with copies of it, and share nothing afterwards.
 pub struct Grammar {
-    beginning: Mutex<Matcher>,
+    beginning: Mutex<Place>,
 }
 
 impl Grammar {
@@ -145,8 +147,8 @@ impl Grammar {
         GrammarState::new(Arc::clone(self))
     }
 
-    fn copied(&self) -> Matcher {
-        self.beginning.lock().unwrap_or_else(PoisonError::into_inner).deep_clone()
+    fn copied(&self) -> Place {
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner).copied()
     }
 }
 
@@ -154,6 +156,23 @@ impl fmt::Debug for Grammar {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Grammar")
     }
+}
+
+/// The beginning of an answer of one grammar.
+fn held(factory: &ParserFactory, source: &GrammarSource, loses_space: bool) -> Result<Box<Matcher>, GrammarError> {
+    let inner = source.prepare()?;
+    let mut matcher = matcher(factory, TopLevelGrammar::from_grammar(inner.clone()))?;
+    if loses_space {
+        // What is written after the space is what the grammar speaks of.
+        let begins_with_space = allows_space(factory, &mut matcher)?;
+        let space = if begins_with_space { "\" \"" } else { "\" \"?" };
+        let outer = GrammarWithLexer::from_lark(format!("start: {space} @inner"));
+        let inner = GrammarWithLexer { name: Some("inner".to_owned()), ..inner };
+        matcher = self::matcher(factory, TopLevelGrammar { grammars: vec![outer, inner], max_tokens: None })?;
+    }
+    // The first mask shows that there is something to say, and that it is not too complex to begin.
+    matcher.compute_mask().map_err(|error| GrammarError::refused(&error))?;
+    Ok(Box::new(matcher))
 }
 
 fn matcher(factory: &ParserFactory, grammar: TopLevelGrammar) -> Result<Matcher, GrammarError> {

@@ -28,6 +28,22 @@ pub enum GrammarSource {
     Choice(Vec<String>),
     /// A text of a context-free grammar in the Lark notation.
     Lark(String),
+    /// Any text in which something may begin.
+    Free {
+        /// What the text is held to, in the Lark notation: any text up to the trigger, or to a special token.
+        grammar: String,
+        /// An expression of the texts up to where something has begun; `None` if only special tokens begin something.
+        trigger: Option<String>,
+    },
+    /// One of two things.
+    Either {
+        /// What an answer is that begins with one of the heads.
+        first: Box<Self>,
+        /// The beginnings of all texts of the first.
+        heads: Vec<String>,
+        /// What any other answer is.
+        second: Box<Self>,
+    },
 }
 
 impl GrammarSource {
@@ -39,6 +55,11 @@ impl GrammarSource {
             Self::Regex(regex) => format!("regex {regex}"),
             Self::Choice(choices) => format!("choice {}", json!(choices)),
             Self::Lark(grammar) => format!("lark {grammar}"),
+            Self::Free { grammar, trigger } => format!("free {grammar} {trigger:?}"),
+            // Each has the bound by itself.
+            Self::Either { first, heads, second } => {
+                return Ok(format!("either {} {} {heads:?}", first.check_size()?, second.check_size()?));
+            }
         };
         if text.len() > MAX_GRAMMAR_BYTES {
             return Err(GrammarError::TooLarge { bytes: text.len(), limit: MAX_GRAMMAR_BYTES });
@@ -65,7 +86,10 @@ impl GrammarSource {
                 let quoted: Vec<String> = choices.iter().map(|choice| quoted(choice)).collect();
                 GrammarWithLexer::from_lark(format!("start: {}", quoted.join("\n  | ")))
             }
-            Self::Lark(grammar) => GrammarWithLexer::from_lark(grammar.clone()),
+            Self::Lark(grammar) | Self::Free { grammar, .. } => GrammarWithLexer::from_lark(grammar.clone()),
+            Self::Either { .. } => {
+                return Err(GrammarError::Refused("one of two things is no single grammar".to_owned()));
+            }
         })
     }
 }

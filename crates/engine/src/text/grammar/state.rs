@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, LazyLock};
 
 use hearth_sampler::TokenSet;
-use llguidance::Matcher;
 
+use super::place::Place;
 use super::{Grammar, GrammarError};
 
 /// Threads that compute masks, for all models.
@@ -19,7 +19,7 @@ static THREADS: LazyLock<Option<rayon::ThreadPool>> = LazyLock::new(|| {
 });
 
 /// A place in a grammar, and the mask there.
-type Step = Result<(Box<Matcher>, TokenSet), GrammarError>;
+type Step = Result<(Box<Place>, Arc<TokenSet>), GrammarError>;
 
 /// Which token may come next in one sequence.
 pub struct GrammarState {
@@ -30,7 +30,7 @@ enum Next {
     /// Being computed.
     Awaited(Receiver<Step>),
     /// Known.
-    Known(Box<Matcher>, TokenSet),
+    Known(Box<Place>, Arc<TokenSet>),
     /// There is none: the grammar has ended or failed.
     None(GrammarError),
 }
@@ -49,7 +49,7 @@ impl GrammarState {
         if let Next::Awaited(step) = &self.next {
             let step = step.recv().unwrap_or_else(|_| Err(GrammarError::failed(&"its thread is gone")));
             self.next = match step {
-                Ok((matcher, mask)) => Next::Known(matcher, mask),
+                Ok((place, mask)) => Next::Known(place, mask),
                 Err(error) => Next::None(error),
             };
         }
@@ -67,16 +67,19 @@ impl GrammarState {
     pub fn commit(&mut self, token: u32) -> Result<bool, GrammarError> {
         self.mask()?;
         let ended = || Next::None(GrammarError::failed(&"it has ended"));
-        let Next::Known(mut matcher, _) = std::mem::replace(&mut self.next, ended()) else { return Ok(true) };
-        if let Err(error) = matcher.consume_token(token) {
-            let error = GrammarError::failed(&error);
-            self.next = Next::None(error.clone());
-            return Err(error);
+        let Next::Known(mut place, _) = std::mem::replace(&mut self.next, ended()) else { return Ok(true) };
+        match place.commit(token) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(error) => {
+                self.next = Next::None(error.clone());
+                return Err(error);
+            }
         }
-        if matcher.is_stopped() {
-            return Ok(true);
-        }
-        self.next = Next::Awaited(compute(move || matcher));
+        self.next = match place.known_mask() {
+            Some(mask) => Next::Known(place, mask),
+            None => Next::Awaited(compute(move || place)),
+        };
         Ok(false)
     }
 }
@@ -88,13 +91,13 @@ impl std::fmt::Debug for GrammarState {
 }
 
 /// Computes the mask of a place on another thread.
-fn compute(place: impl FnOnce() -> Box<Matcher> + Send + 'static) -> Receiver<Step> {
+fn compute(place: impl FnOnce() -> Box<Place> + Send + 'static) -> Receiver<Step> {
     let (sender, receiver) = channel();
     let work = move || {
         let step = catch_unwind(AssertUnwindSafe(|| {
-            let mut matcher = place();
-            let mask = matcher.compute_mask().map_err(|error| GrammarError::failed(&error))?;
-            Ok((matcher, TokenSet::from_words(mask.as_slice().to_vec())))
+            let mut place = place();
+            let mask = place.mask()?;
+            Ok((place, mask))
         }));
         // Nobody waits where the sequence is gone.
         let _ = sender.send(step.unwrap_or_else(|_| Err(GrammarError::failed(&"a panic in it"))));

@@ -109,7 +109,8 @@ proptest! {
             strict(json!({"$ref": "#/$defs/t", "$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}})),
         ];
         let grammar = compile(&sources[which]).unwrap();
-        let (mut matcher, mut choose) = (grammar.copied(), drawn(seed));
+        let Place::Held(mut matcher) = grammar.copied() else { panic!("one grammar") };
+        let mut choose = drawn(seed);
         for _ in 0..40 {
             let mask = matcher.compute_mask().unwrap();
             let accepting = matcher.is_accepting().unwrap();
@@ -124,6 +125,64 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// The mask that is not computed is the one that would be: whatever was said, given back and said again.
+    #[test]
+    fn free_text_is_held_as_its_grammar_says(seed in any::<u64>(), letters in "[hel o(]{3,8}") {
+        let text = "start: (begin \"(\" /[0-9]/ \")\")* TEXT?\nbegin[lazy]: /(.|\\n)*hel?lo/\nTEXT: /(.|\\n)+/";
+        let trigger = Some("(.|\n)*hel?lo".to_owned());
+        let free = compile(&GrammarSource::Free { grammar: text.to_owned(), trigger }).unwrap();
+        let held = compile(&GrammarSource::Lark(text.to_owned())).unwrap();
+        let (mut free, mut held, mut choose) = (free.start(), held.start(), drawn(seed));
+        for _ in 0..60 {
+            let expected = allowed(&mut held);
+            prop_assert_eq!(allowed(&mut free), expected.clone());
+            let wanted = |token: &&u32| {
+                let bytes = TOKENIZER.token_bytes(**token).unwrap();
+                **token != END && (bytes.iter().all(|byte| letters.as_bytes().contains(byte)) || bytes == "é".as_bytes())
+            };
+            let wanted: Vec<u32> = expected.iter().filter(wanted).copied().collect();
+            let token = choose(if wanted.is_empty() { &expected } else { &wanted });
+            if token == END {
+                break;
+            }
+            prop_assert_eq!(free.commit(token).unwrap(), held.commit(token).unwrap());
+        }
+    }
+}
+
+#[test]
+fn an_answer_of_two_kinds_becomes_the_one_that_it_begins_as() {
+    let either = |first: &str, second: GrammarSource| GrammarSource::Either {
+        first: Box::new(GrammarSource::Lark(first.to_owned())),
+        heads: vec!["hel".to_owned(), "<h>".to_owned()],
+        second: Box::new(second),
+    };
+    // The second would allow anything; what begins like the first is the first.
+    let source = either("start: (\"hel\" | \"<h>\") /[0-9]/", GrammarSource::Regex("(.|\n){0,9}".to_owned()));
+    let grammar = compile(&source).unwrap();
+    for seed in 0..200 {
+        let Some(text) = write(&grammar, 60, drawn(seed)) else { continue };
+        let rest = text.strip_prefix("hel").or(text.strip_prefix("<h>"));
+        let is_first = rest.is_some_and(|rest| rest.len() == 1 && rest.as_bytes()[0].is_ascii_digit());
+        assert!(rest.is_none() || is_first, "{text:?}");
+    }
+    let byte = |byte: u8| (2..258).find(|id| TOKENIZER.token_bytes(*id) == Some(&[byte])).unwrap();
+    let mut state = grammar.start();
+    for letter in *b"hel" {
+        assert!(state.mask().unwrap().allows(byte(letter)) && !state.commit(byte(letter)).unwrap());
+    }
+    assert!(!state.mask().unwrap().allows(byte(b'l')) && state.commit(byte(b'7')).unwrap());
+    // One that is complete where the other goes on ends, or goes on as the other.
+    let grammar = compile(&either("start: \"hel7\"", GrammarSource::Choice(vec!["he".to_owned()]))).unwrap();
+    let mut state = grammar.start();
+    assert!(!state.commit(byte(b'h')).unwrap() && !state.commit(byte(b'e')).unwrap());
+    let mask = state.mask().unwrap();
+    assert!(mask.allows(END) && mask.allows(byte(b'l')) && !mask.allows(byte(b'e')));
+    assert!(!state.commit(byte(b'l')).unwrap() && state.commit(byte(b'7')).unwrap());
 }
 
 #[test]

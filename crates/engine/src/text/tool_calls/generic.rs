@@ -2,7 +2,7 @@
 //! put them into a list or between code fences, and is understood.
 
 use super::parser::Syntax;
-use super::{Layout, OpenerPlace, ToolFormat};
+use super::{Layout, OpenerPlace, Shape, ToolFormat};
 
 pub(super) const FORMAT: ToolFormat = ToolFormat {
     name: "generic",
@@ -10,13 +10,14 @@ pub(super) const FORMAT: ToolFormat = ToolFormat {
     syntax: Syntax {
         opener: "```",
         closer: Some("```"),
+        shape: Shape::Object { arguments: "arguments" },
         tagged: true,
         bare: true,
         lists: true,
         separators: ";,",
         pythonic: false,
     },
-    layout: Layout { opening: "", opener: OpenerPlace::Nowhere, between: "\n", closing: "", arguments: "arguments" },
+    layout: Layout { opening: "", opener: OpenerPlace::Nowhere, between: "\n", closing: "" },
     short_ids: false,
 };
 

@@ -1,7 +1,7 @@
 //! The calls of Hermes and of most models that speak ChatML: a JSON object in `<tool_call>` and `</tool_call>`.
 
 use super::parser::Syntax;
-use super::{Layout, OpenerPlace, ToolFormat};
+use super::{Layout, OpenerPlace, Shape, ToolFormat};
 
 pub(super) const FORMAT: ToolFormat = ToolFormat {
     name: "hermes",
@@ -12,18 +12,13 @@ pub(super) const FORMAT: ToolFormat = ToolFormat {
     syntax: Syntax {
         opener: "<tool_call>",
         closer: Some("</tool_call>"),
+        shape: Shape::Object { arguments: "arguments" },
         tagged: false,
         bare: false,
         lists: false,
         separators: "",
         pythonic: false,
     },
-    layout: Layout {
-        opening: "\n",
-        opener: OpenerPlace::EachCall,
-        between: "\n",
-        closing: "\n",
-        arguments: "arguments",
-    },
+    layout: Layout { opening: "\n", opener: OpenerPlace::EachCall, between: "\n", closing: "\n" },
     short_ids: false,
 };

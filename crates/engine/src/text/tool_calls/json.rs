@@ -2,8 +2,8 @@
 //!
 //! Owns the grammar of RFC 8259. Keeps no text and knows no meaning of any key.
 
-/// Deepest nesting that is read; a text that nests deeper is taken for broken.
-const DEEPEST: usize = 128;
+/// Deepest nesting that is read, far more than any reader of JSON takes; a text that nests deeper is taken for broken.
+const DEEPEST: usize = 10_000;
 
 /// What a character was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

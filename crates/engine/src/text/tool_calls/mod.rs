@@ -9,23 +9,27 @@ mod hermes;
 mod json;
 mod llama;
 mod mistral;
+mod mistral_args;
+mod named;
 mod object;
 mod parser;
 mod prompt;
 mod python;
+mod written;
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub use grammar::Offer;
+pub use grammar::{Offer, Otherwise};
 pub use parser::{CallEvent, CallParser};
 pub use prompt::{ToolPrompt, ToolUse};
 
 use self::parser::Syntax;
 
 /// The formats. The first that recognises a chat template is its model's; the last recognises all.
-pub static TOOL_FORMATS: &[ToolFormat] = &[mistral::FORMAT, hermes::FORMAT, llama::FORMAT, generic::FORMAT];
+pub static TOOL_FORMATS: &[ToolFormat] =
+    &[mistral_args::FORMAT, mistral::FORMAT, hermes::FORMAT, llama::FORMAT, generic::FORMAT];
 
 /// One way to write calls.
 #[derive(Debug)]
@@ -51,8 +55,23 @@ struct Layout {
     between: &'static str,
     /// Behind the last call.
     closing: &'static str,
-    /// The key of the arguments.
-    arguments: &'static str,
+}
+
+/// How one call is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// A JSON object.
+    Object {
+        /// The key of the arguments.
+        arguments: &'static str,
+    },
+    /// The name, a mark and the arguments.
+    Named {
+        /// What stands in front of the call's id, if it has one, behind the name.
+        id: &'static str,
+        /// What stands in front of the arguments.
+        arguments: &'static str,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +102,11 @@ impl ToolFormat {
     /// Texts of this format's own that a vocabulary may have as special tokens; the parser must see them.
     #[must_use]
     pub fn marks(&self) -> Vec<&'static str> {
-        [self.syntax.opener].into_iter().chain(self.syntax.closer).collect()
+        let within = match self.syntax.shape {
+            Shape::Named { id, arguments } => vec![id, arguments],
+            Shape::Object { .. } => Vec::new(),
+        };
+        [self.syntax.opener].into_iter().chain(self.syntax.closer).chain(within).collect()
     }
 
     /// Makes an id for a call out of 128 random bits.

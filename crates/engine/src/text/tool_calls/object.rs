@@ -42,6 +42,8 @@ enum Key {
 /// An object that may be a call.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallObject {
+    /// The name comes first.
+    name_first: bool,
     scanner: JsonScanner,
     /// Everything so far, until it is a call.
     text: String,
@@ -65,6 +67,11 @@ enum Arguments {
 }
 
 impl CallObject {
+    /// An object whose name may have to come before its arguments.
+    pub(super) fn new(name_first: bool) -> Self {
+        Self { name_first, ..Self::default() }
+    }
+
     /// The next character, the opening brace first. `functions` are the names that can be called.
     pub(super) fn push(&mut self, c: char, functions: &[String]) -> Progress {
         let before = self.scanner.depth();
@@ -116,7 +123,12 @@ impl CallObject {
         let key = self.text.get(self.begins + 1..self.text.len() - 1).unwrap_or_default();
         self.key = match key {
             "name" if self.name.is_none() => Key::Name,
-            "arguments" | "parameters" if self.arguments == Arguments::Absent => Key::Arguments,
+            "arguments" | "parameters" if self.arguments == Arguments::Absent => {
+                if self.name_first && self.name.is_none() {
+                    return false;
+                }
+                Key::Arguments
+            }
             "type" | "id" => Key::Other,
             _ => return false,
         };
@@ -126,7 +138,7 @@ impl CallObject {
     fn value_begins(&mut self, at: usize, c: char) -> Progress {
         self.begins = at;
         match (self.key, c) {
-            (Key::Name, '"') | (Key::Other, _) => Progress::Undecided,
+            (Key::Name | Key::Other, '"') => Progress::Undecided,
             (Key::Arguments, '{') => {
                 self.arguments = Arguments::Open(at);
                 self.decided().unwrap_or(Progress::Undecided)
@@ -142,13 +154,17 @@ impl CallObject {
                 self.arguments = Arguments::Whole(self.begins..self.text.len());
                 Progress::Undecided
             }
-            Key::Name => match serde_json::from_str::<String>(&self.text[self.begins..]) {
-                Ok(name) if functions.contains(&name) => {
-                    self.name = Some(name);
-                    self.decided().unwrap_or(Progress::Undecided)
+            Key::Name => {
+                // Names need no escapes, so that none is read in which the grammar would not see one.
+                let name = &self.text[self.begins + 1..self.text.len() - 1];
+                match functions.iter().find(|function| *function == name) {
+                    Some(name) => {
+                        self.name = Some(name.clone());
+                        self.decided().unwrap_or(Progress::Undecided)
+                    }
+                    None => Progress::Rejected,
                 }
-                _ => Progress::Rejected,
-            },
+            }
         }
     }
 

@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 
-use super::object::{CallObject, Progress};
+use super::Shape;
+use super::object::Progress;
 use super::python::{PythonCalls, PythonProgress};
+use super::written::WrittenCall;
 
 /// How calls are written in one format.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +18,8 @@ pub(super) struct Syntax {
     pub(super) opener: &'static str,
     /// What follows the calls that an opener announces.
     pub(super) closer: Option<&'static str>,
+    /// How one call is written.
+    pub(super) shape: Shape,
     /// A word may stand behind the opener.
     pub(super) tagged: bool,
     /// A call needs no opener.
@@ -49,6 +53,8 @@ pub enum CallEvent {
 pub struct CallParser {
     syntax: Syntax,
     functions: Arc<[String]>,
+    /// What an answer begins with that is calls, where any other is content and nothing else.
+    heads: Vec<String>,
     /// Calls that may still come.
     left: usize,
     state: State,
@@ -73,14 +79,18 @@ struct Announced {
 
 #[derive(Clone, Debug)]
 enum State {
+    /// In front of what shows whether the answer is calls.
+    Undecided,
+    /// In an answer that is no calls.
+    Plain,
     /// In a text.
     Text,
     /// In front of everything, or behind a call: white space is no text yet.
     Between,
     /// Behind what announces a call.
     Announced,
-    /// In an object that is a call or may be one.
-    Object(Box<CallObject>),
+    /// In something that is a call or may be one.
+    Call(Box<WrittenCall>),
     /// In calls that are written as in Python.
     Python(PythonCalls),
 }
@@ -90,6 +100,7 @@ impl CallParser {
         Self {
             syntax,
             functions,
+            heads: Vec::new(),
             left: most_calls,
             state: State::Between,
             held: String::new(),
@@ -101,21 +112,31 @@ impl CallParser {
         }
     }
 
+    /// The same for answers that are calls if they begin with one of these, and else content as a whole.
+    #[must_use]
+    pub fn deciding(self, heads: Vec<String>) -> Self {
+        Self { heads, state: State::Undecided, ..self }
+    }
+
     /// The next piece of the answer; what is certain by it.
     pub fn push(&mut self, piece: &str) -> Vec<CallEvent> {
-        for c in piece.chars() {
+        self.take_all(piece);
+        std::mem::take(&mut self.events)
+    }
+
+    fn take_all(&mut self, text: &str) {
+        for c in text.chars() {
             // What breaks something is looked at again, as text.
             while !self.take(c) {}
         }
-        std::mem::take(&mut self.events)
     }
 
     /// The end of the answer.
     pub fn finish(&mut self) -> Vec<CallEvent> {
         let state = std::mem::replace(&mut self.state, State::Text);
         match state {
-            State::Object(object) if object.is_begun() => {
-                if object.is_whole() {
+            State::Call(call) if call.is_begun() => {
+                if call.is_whole() {
                     self.events.push(CallEvent::End);
                 }
             }
@@ -134,11 +155,13 @@ impl CallParser {
     /// Takes a character; false where it is to be looked at again.
     fn take(&mut self, c: char) -> bool {
         match &mut self.state {
+            State::Undecided => self.decide(c),
+            State::Plain => self.content(c),
             State::Text | State::Between => self.seek(c),
             State::Announced => self.behind_announcement(c),
-            State::Object(object) => {
-                let progress = object.push(c, &self.functions);
-                self.object(c, progress)
+            State::Call(call) => {
+                let progress = call.push(c, &self.functions);
+                self.call(c, progress)
             }
             State::Python(calls) => match calls.push(c, &self.functions) {
                 PythonProgress::Undecided => self.hold(c),
@@ -154,6 +177,20 @@ impl CallParser {
                 }
             },
         }
+    }
+
+    /// Whether the answer is calls shows in how it begins.
+    fn decide(&mut self, c: char) -> bool {
+        self.held.push(c);
+        if self.heads.contains(&self.held) {
+            self.state = State::Between;
+            let head = std::mem::take(&mut self.held);
+            self.take_all(&head);
+        } else if !self.heads.iter().any(|head| head.starts_with(&self.held)) {
+            self.held_is_content();
+            self.state = State::Plain;
+        }
+        true
     }
 
     /// Looks for what announces a call, or for what belongs behind one.
@@ -179,7 +216,7 @@ impl CallParser {
         }
         let inside = between && self.open.list;
         match c {
-            '{' if self.left > 0 && (self.syntax.bare || inside) => self.begin_object(),
+            '{' if self.left > 0 && (self.syntax.bare || inside) => self.begin_call(),
             '[' if self.left > 0 && self.syntax.bare && self.syntax.lists && !inside => {
                 self.announce(Announced { opener: false, list: true });
                 self.hold(c)
@@ -195,9 +232,8 @@ impl CallParser {
             }
             _ => {
                 self.held_is_content();
-                self.content(c);
                 self.state = State::Text;
-                true
+                self.content(c)
             }
         }
     }
@@ -217,13 +253,17 @@ impl CallParser {
     /// Behind an opener or the bracket of a list.
     fn behind_announcement(&mut self, c: char) -> bool {
         let behind_opener = self.announced.opener && !self.announced.list;
+        match (self.syntax.shape, c) {
+            (Shape::Named { .. }, c) if !c.is_whitespace() => return self.begin_call(),
+            (Shape::Object { .. }, '{') => return self.begin_call(),
+            _ => {}
+        }
         match c {
-            '{' => self.begin_object(),
             '[' if behind_opener && self.syntax.lists => {
                 self.announced.list = true;
                 self.hold(c)
             }
-            c if c.is_whitespace() => self.hold(c),
+            ' ' | '\t' | '\n' | '\r' => self.hold(c),
             c if behind_opener && self.syntax.tagged && c.is_ascii_lowercase() && self.is_word() => self.hold(c),
             _ if self.syntax.pythonic => {
                 self.state = State::Python(PythonCalls::new(self.announced.list));
@@ -238,17 +278,17 @@ impl CallParser {
         !self.held.ends_with(char::is_whitespace)
     }
 
-    fn begin_object(&mut self) -> bool {
-        self.state = State::Object(Box::default());
+    fn begin_call(&mut self) -> bool {
+        self.state = State::Call(Box::new(WrittenCall::new(self.syntax)));
         false
     }
 
-    fn object(&mut self, c: char, progress: Progress) -> bool {
+    fn call(&mut self, c: char, progress: Progress) -> bool {
         match progress {
             Progress::Undecided | Progress::Markup => self.hold(c),
             Progress::Rejected => self.reject(),
             Progress::Begins { name, arguments } => {
-                let over = matches!(&self.state, State::Object(object) if object.is_over());
+                let over = matches!(&self.state, State::Call(call) if call.is_over());
                 self.begin(name, arguments);
                 if over {
                     self.end();
@@ -257,6 +297,9 @@ impl CallParser {
             }
             Progress::Argument => {
                 self.arguments(c);
+                if matches!(&self.state, State::Call(call) if call.is_over()) {
+                    self.end();
+                }
                 true
             }
             Progress::Ends => {
@@ -264,7 +307,7 @@ impl CallParser {
                 true
             }
             Progress::Broken => {
-                if matches!(&self.state, State::Object(object) if object.is_whole()) {
+                if matches!(&self.state, State::Call(call) if call.is_whole()) {
                     self.events.push(CallEvent::End);
                 }
                 self.reject()
@@ -311,11 +354,12 @@ impl CallParser {
         }
     }
 
-    fn content(&mut self, c: char) {
+    fn content(&mut self, c: char) -> bool {
         match self.events.last_mut() {
             Some(CallEvent::Content(text)) => text.push(c),
             _ => self.events.push(CallEvent::Content(c.to_string())),
         }
+        true
     }
 
     fn held_is_content(&mut self) {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::super::chat_template::{ChatTemplate, Conversation};
-use super::{Function, OpenerPlace, ToolFormat, generic, short_id};
+use super::{Function, OpenerPlace, Shape, ToolFormat, generic, short_id};
 
 /// How one model is told of tools, and how it calls them.
 #[derive(Clone, Copy, Debug)]
@@ -158,17 +158,20 @@ impl ToolFormat {
     fn written(&self, calls: &[(String, String)]) -> String {
         let (layout, opener) = (&self.layout, self.syntax.opener);
         let closer = self.syntax.closer.unwrap_or_default();
-        let object = |(name, arguments): &(String, String)| {
-            let object = format!(r#"{{"name": {}, "{}": {arguments}}}"#, json!(name), layout.arguments);
+        let written = |(name, arguments): &(String, String)| {
+            let call = match self.syntax.shape {
+                Shape::Object { arguments: key } => format!(r#"{{"name": {}, "{key}": {arguments}}}"#, json!(name)),
+                Shape::Named { arguments: mark, .. } => format!("{name}{mark}{arguments}"),
+            };
             match layout.opener {
-                OpenerPlace::EachCall => format!("{opener}{}{object}{}{closer}", layout.opening, layout.closing),
-                OpenerPlace::Nowhere | OpenerPlace::Once => object,
+                OpenerPlace::EachCall => format!("{opener}{}{call}{}{closer}", layout.opening, layout.closing),
+                OpenerPlace::Nowhere | OpenerPlace::Once => call,
             }
         };
-        let objects = calls.iter().map(object).collect::<Vec<_>>().join(layout.between);
+        let calls = calls.iter().map(written).collect::<Vec<_>>().join(layout.between);
         match layout.opener {
-            OpenerPlace::Once => format!("{opener}{}{objects}{}", layout.opening, layout.closing),
-            OpenerPlace::Nowhere | OpenerPlace::EachCall => objects,
+            OpenerPlace::Once => format!("{opener}{}{calls}{}", layout.opening, layout.closing),
+            OpenerPlace::Nowhere | OpenerPlace::EachCall => calls,
         }
     }
 }
@@ -386,8 +389,25 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_shortened_for_named_calls_too() {
+        let template = template(include_str!("../../../tests/fixtures/templates/mistral-args.jinja"));
+        let tools = ToolUse::of(&template, None);
+        let prompt = tools.prompt(agent_loop()[..4].to_vec(), &[weather()]);
+        let text = rendered(&template, &prompt.messages, prompt.tools.as_deref()).unwrap();
+        let id = prompt.messages[1]["tool_calls"][0]["id"].as_str().unwrap();
+        assert!(text.contains(&format!("[TOOL_CALLS]get_weather[CALL_ID]{id}[ARGS]{{\"city\"")), "{text}");
+        let spoken = ToolUse::of(&self::template(PLAIN), ToolFormat::named("mistral-args"));
+        let told = spoken.prompt(agent_loop(), &[weather()]).messages;
+        let called =
+            "Well.\n[TOOL_CALLS]get_weather[ARGS]{\"city\":\"Bern\"}[TOOL_CALLS]get_weather[ARGS]{\"city\":\"Rom\"}";
+        assert_eq!(told[2]["content"], called);
+        assert!(told[0]["content"].as_str().unwrap().contains("[TOOL_CALLS]<name of the function>[ARGS]<object"));
+    }
+
+    #[test]
     fn known_templates_are_recognised() {
         for (source, name, native) in [
+            (include_str!("../../../tests/fixtures/templates/mistral-args.jinja"), "mistral-args", Some((true, true))),
             (include_str!("../../../tests/fixtures/templates/llama31.jinja"), "llama", Some((true, false))),
             (include_str!("../../../tests/fixtures/templates/hermes.jinja"), "hermes", Some((true, true))),
             (include_str!("../../../tests/fixtures/templates/llama3.jinja"), "generic", None),

@@ -5,7 +5,7 @@
 use serde_json::{Map, Number, Value};
 
 /// Deepest nesting of lists and dictionaries that is read.
-const DEEPEST: usize = 64;
+const DEEPEST: usize = 256;
 
 /// A complete call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl PythonCalls {
         match self.place {
             Place::Name => self.name(c, functions),
             Place::Arguments { .. } => self.arguments(c),
-            Place::After if c.is_whitespace() => PythonProgress::Undecided,
+            Place::After if is_blank(c) => PythonProgress::Undecided,
             Place::After if c == ',' => {
                 self.place = Place::Name;
                 PythonProgress::Undecided
@@ -72,7 +72,7 @@ impl PythonCalls {
     }
 
     fn name(&mut self, c: char, functions: &[String]) -> PythonProgress {
-        if self.text.is_empty() && c.is_whitespace() {
+        if self.text.is_empty() && is_blank(c) {
             return PythonProgress::Undecided;
         }
         if c == '(' {
@@ -130,8 +130,13 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Everything between the parentheses of a call, all of it by name.
+    /// Everything between the parentheses of a call, all of it by name, or in a dictionary that is unpacked.
     fn arguments(mut self) -> Option<Map<String, Value>> {
+        if let Some(unpacked) = self.skip_space().strip_prefix("**") {
+            self.rest = unpacked;
+            let Some(Value::Object(arguments)) = self.value(0) else { return None };
+            return self.skip_space().is_empty().then_some(arguments);
+        }
         let mut arguments = Map::new();
         while !self.skip_space().is_empty() {
             let name = self.word();
@@ -195,14 +200,15 @@ impl<'a> Reader<'a> {
                     'n' => text.push('\n'),
                     't' => text.push('\t'),
                     'r' => text.push('\r'),
+                    'b' => text.push('\u{8}'),
+                    'f' => text.push('\u{c}'),
                     '\n' => {}
                     c @ ('x' | 'u' | 'U') => {
-                        let digits = [('x', 2), ('u', 4), ('U', 8)].iter().find(|(mark, _)| *mark == c)?.1;
-                        let code = letters.as_str().get(..digits)?;
-                        text.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?);
-                        letters = letters.as_str()[digits..].chars();
+                        let (letter, rest) = escaped(c, letters.as_str())?;
+                        text.push(letter);
+                        letters = rest.chars();
                     }
-                    c @ ('\\' | '\'' | '"') => text.push(c),
+                    c @ ('\\' | '\'' | '"' | '/') => text.push(c),
                     c => text.extend(['\\', c]),
                 },
                 c => text.push(c),
@@ -216,8 +222,9 @@ impl<'a> Reader<'a> {
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         let word = word.replace('_', "");
-        if let Ok(whole) = word.parse::<i64>() {
-            return Some(Value::from(whole));
+        let whole = word.parse::<i64>().map(Value::from).or_else(|_| word.parse::<u64>().map(Value::from));
+        if let Ok(whole) = whole {
+            return Some(whole);
         }
         let number = word.parse::<f64>().ok().filter(|_| !word.ends_with(|c: char| c.is_ascii_alphabetic()))?;
         Number::from_f64(number).map(Value::Number)
@@ -249,6 +256,26 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The character of a code behind `\x`, `\u` or `\U`, and what follows it. As JSON has them, two halves of one character
+/// may stand one behind the other.
+fn escaped(mark: char, text: &str) -> Option<(char, &str)> {
+    let digits = [('x', 2), ('u', 4), ('U', 8)].iter().find(|(known, _)| *known == mark)?.1;
+    let code = |text: &str| u32::from_str_radix(text.get(..digits)?, 16).ok();
+    let (first, rest) = (code(text)?, text.get(digits..)?);
+    if let Some(letter) = char::from_u32(first) {
+        return Some((letter, rest));
+    }
+    let second = rest.strip_prefix("\\u").and_then(code)?;
+    let pair = [u16::try_from(first).ok()?, u16::try_from(second).ok()?];
+    let letter = char::decode_utf16(pair).next()?.ok()?;
+    Some((letter, &rest[2 + digits..]))
+}
+
+/// White space as JSON has it.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -273,12 +300,29 @@ mod tests {
                     "a": [1, "b", [2]], "b": [1, 2], "c": {"d": {}, "e": [null]}
                 }),
             ),
+            (r#"a="\u00e4\ud83d\ude00\/\b", b=18446744073709551615"#, json!({"a": "ä😀/\u{8}", "b": u64::MAX})),
+            (r#" **{"a": [true, null]} "#, json!({"a": [true, null]})),
         ] {
             assert_eq!(arguments(text).unwrap_or(Value::Null), expected, "{text}");
         }
-        for text in
-            ["1", "a", "a=", "a=b", "a=1 b=2", "a=1, a=2", "a=[1", "a={1: 2}", "a='x", "a=inf", "a=\"\\u00\"", "a=[,]"]
-        {
+        for text in [
+            "1",
+            "a",
+            "**",
+            "**1",
+            "**{} a=1",
+            r#"a="\ud83d""#,
+            "a=",
+            "a=b",
+            "a=1 b=2",
+            "a=1, a=2",
+            "a=[1",
+            "a={1: 2}",
+            "a='x",
+            "a=inf",
+            "a=\"\\u00\"",
+            "a=[,]",
+        ] {
             assert_eq!(arguments(text), None, "{text}");
         }
     }

@@ -91,6 +91,11 @@ const TRANSCRIPTS: &[Transcript] = &[
     ("llama", "see [add] and [now](x) {", "see [add] and [now](x) {", &[]),
     ("llama", "[add(a=1), boom()]", "[add(a=1), boom()]", &[]),
     ("llama", "[add(1)]", "[add(1)]", &[]),
+    ("llama", r#"[add(**{"a": [1, true]})]"#, "", &[("add", r#"{"a":[1,true]}"#)]),
+    // Whose arguments they are could not be known in time.
+    ("llama", r#"{"parameters": {}, "name": "add"}"#, r#"{"parameters": {}, "name": "add"}"#, &[]),
+    ("llama", r#"{"name": "\u0061dd", "parameters": {}}"#, r#"{"name": "\u0061dd", "parameters": {}}"#, &[]),
+    ("llama", r#"{"id": 5, "name": "add", "parameters": {}}"#, r#"{"id": 5, "name": "add", "parameters": {}}"#, &[]),
     ("llama", r#"{"name": "add", "parameters": {"a": 1"#, "", &[("!add", r#"{"a": 1"#)]),
     ("llama", r#"{"name": "add", "parameters": {"a": 1}"#, "", &[("add", r#"{"a": 1}"#)]),
     ("llama", r#"{"name": "add", "parameters": {"a": 1}, what"#, ", what", &[("add", r#"{"a": 1}"#)]),
@@ -119,6 +124,29 @@ const TRANSCRIPTS: &[Transcript] = &[
     ("mistral", r#"[TOOL_CALLS]{"name": "now", "arguments": {}}"#, "", &[("now", "{}")]),
     ("mistral", r#"{"name": "add", "arguments": {}}"#, r#"{"name": "add", "arguments": {}}"#, &[]),
     ("mistral", "[TOOL_CALLS] none", "[TOOL_CALLS] none", &[]),
+    ("mistral-args", r#"[TOOL_CALLS]add[ARGS]{"a": 1}"#, "", &[("add", r#"{"a": 1}"#)]),
+    (
+        "mistral-args",
+        r#"Both.[TOOL_CALLS]get_weather[ARGS]{"city": {"}": "\"{"}}[TOOL_CALLS]now[ARGS]{}"#,
+        "Both.",
+        &[("get_weather", r#"{"city": {"}": "\"{"}}"#), ("now", "{}")],
+    ),
+    ("mistral-args", r#"[TOOL_CALLS]add[CALL_ID]VvvODy9mT[ARGS]{"a": 1} Bye"#, " Bye", &[("add", r#"{"a": 1}"#)]),
+    ("mistral-args", "[TOOL_CALLS]add[CALL_ID][ARGS]{}", "[TOOL_CALLS]add[CALL_ID][ARGS]{}", &[]),
+    ("mistral-args", "[TOOL_CALLS]add[CALL_ID]a-b[ARGS]{}", "[TOOL_CALLS]add[CALL_ID]a-b[ARGS]{}", &[]),
+    ("mistral-args", "[TOOL_CALLS]adder[ARGS]{}", "[TOOL_CALLS]adder[ARGS]{}", &[]),
+    ("mistral-args", "[TOOL_CALLS]add[ARGS][1]", "[TOOL_CALLS]add[ARGS][1]", &[]),
+    ("mistral-args", "[TOOL_CALLS]add{}", "[TOOL_CALLS]add{}", &[]),
+    ("mistral-args", "add[ARGS]{}", "add[ARGS]{}", &[]),
+    ("mistral-args", "[TOOL_CALLS]add[ARG", "[TOOL_CALLS]add[ARG", &[]),
+    ("mistral-args", r#"[TOOL_CALLS]add[ARGS]{"a": "#, "", &[("!add", r#"{"a": "#)]),
+    ("mistral-args", r#"[TOOL_CALLS]add[ARGS]{"a": x}"#, "x}", &[("!add", r#"{"a": "#)]),
+    (
+        "mistral-args",
+        r#"[TOOL_CALLS][{"name": "add", "arguments": {}}]"#,
+        r#"[TOOL_CALLS][{"name": "add", "arguments": {}}]"#,
+        &[],
+    ),
     ("mistral", "[TOOL_[TOOL_CALLS] []", "[TOOL_[TOOL_CALLS] []", &[]),
     (
         "hermes",
@@ -229,6 +257,10 @@ fn fragments() -> impl Strategy<Value = String> {
         "<tool_call>",
         "</tool_call>",
         "[TOOL_CALLS]",
+        "[ARGS]",
+        "[ARGS]{",
+        "[CALL_ID]",
+        "add",
         "<|python_tag|>",
         "{\"name\": \"add\", ",
         "\"arguments\": {",
@@ -254,7 +286,7 @@ fn pieces<'a>(text: &'a str, cuts: &[usize]) -> Vec<&'a str> {
 }
 
 fn formats() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["llama", "mistral", "hermes", "generic"])
+    prop::sample::select(TOOL_FORMATS.iter().map(|format| format.name).collect::<Vec<_>>())
 }
 
 proptest! {

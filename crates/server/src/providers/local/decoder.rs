@@ -39,7 +39,10 @@ pub(super) async fn chat(engine: &EngineHandle, call: ChatCall) -> Result<Answer
             check_text_length(&function.parameters.to_string(), &text.tokenizer, context_length, "tools")?;
         }
         let (grammar, calls) = match &tools {
-            Some(tools) => tools::prepare(&preparing, tools).map(|(grammar, calls)| (Some(grammar), Some(calls)))?,
+            Some(tools) => {
+                let (grammar, calls) = tools::prepare(&preparing, tools, asked.as_ref())?;
+                (Some(grammar), Some(calls))
+            }
             None => (compiled(&preparing, asked.as_ref(), AnswerStart::Anew)?, None),
         };
         let functions = tools.map(|tools| tools.functions).unwrap_or_default();
@@ -143,7 +146,7 @@ impl Preparation<'_> {
 }
 
 /// The grammar that is asked for, over the model's vocabulary.
-fn compiled(
+pub(super) fn compiled(
     engine: &EngineHandle,
     asked: Option<&AskedGrammar>,
     start: AnswerStart,

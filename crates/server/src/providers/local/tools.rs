@@ -5,18 +5,16 @@ use std::sync::Arc;
 
 use hearth_engine::serve::{EngineHandle, FinishReason as EngineReason};
 use hearth_engine::text::grammar::{AnswerStart, Grammar};
-use hearth_engine::text::tool_calls::{CallEvent, CallParser, Function, Offer, ToolFormat, ToolPrompt};
+use hearth_engine::text::tool_calls::{CallEvent, CallParser, Function, Offer, Otherwise, ToolFormat, ToolPrompt};
 use hearth_engine::text::{ModelText, TextError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::decoder::compiled;
 use super::grammar_error;
 use crate::providers::call::ChatMessage;
-use crate::providers::{CallDelta, Delta, ProviderError, ToolUse, Tools};
+use crate::providers::{AskedGrammar, CallDelta, Delta, ProviderError, ToolUse, Tools};
 use crate::wire::options::FinishReason;
-
-/// Most calls of one answer.
-const MOST_CALLS: usize = 128;
 
 /// A conversation as the model's template takes it, in which these functions are offered.
 pub(super) fn prompt(
@@ -46,11 +44,16 @@ fn template_message(message: &ChatMessage) -> Value {
     value
 }
 
-/// What becomes of an answer that may call functions, and what it is held to.
+/// What becomes of an answer that may call functions, and what it is held to. `form` is what it must look like if it does
+/// not call any.
 ///
 /// # Errors
-/// When a function's schema cannot be honoured.
-pub(super) fn prepare(engine: &EngineHandle, tools: &Tools) -> Result<(Arc<Grammar>, Calls), ProviderError> {
+/// When a function's schema or the form cannot be honoured.
+pub(super) fn prepare(
+    engine: &EngineHandle,
+    tools: &Tools,
+    form: Option<&AskedGrammar>,
+) -> Result<(Arc<Grammar>, Calls), ProviderError> {
     let text = engine.text();
     let format = text.tools.as_ref().ok_or_else(|| super::text_error("messages", &TextError::NoTemplate))?.format;
     let (functions, first) = match tools.choice {
@@ -58,7 +61,14 @@ pub(super) fn prepare(engine: &EngineHandle, tools: &Tools) -> Result<(Arc<Gramm
         ToolUse::Auto | ToolUse::Required => (tools.functions.as_slice(), 0),
     };
     let named = matches!(tools.choice, ToolUse::Named(_));
-    let offer = Offer { functions, required: tools.choice != ToolUse::Auto, parallel: tools.parallel && !named };
+    // What is wrong with the form is told as of the form, also where no answer will have it.
+    compiled(engine, form, AnswerStart::Anew)?;
+    let otherwise = match (tools.choice, form) {
+        (ToolUse::Auto, None) => Otherwise::Text,
+        (ToolUse::Auto, Some(form)) => Otherwise::Form(&form.source),
+        (ToolUse::Required | ToolUse::Named(_), _) => Otherwise::Nothing,
+    };
+    let offer = Offer { functions, otherwise, parallel: tools.parallel && !named };
     let source = format.grammar(offer, &text.tokenizer).map_err(|(index, error)| {
         let field = format!("tools[{}].function.parameters", first + index);
         grammar_error(&field, &error)
@@ -66,10 +76,16 @@ pub(super) fn prepare(engine: &EngineHandle, tools: &Tools) -> Result<(Arc<Gramm
     let grammar = engine.grammars().compile(&source, AnswerStart::Anew);
     let grammar = grammar.map_err(|error| grammar_error("tools", &error))?;
     let names: Arc<[String]> = functions.iter().map(|function| function.name.clone()).collect();
-    let most = if offer.parallel { MOST_CALLS } else { 1 };
+    // As many as the grammar allows: as the answer's tokens have room for.
+    let most = if offer.parallel { usize::MAX } else { 1 };
     let special = |mark: &str| text.tokenizer.id_of(mark).filter(|id| text.tokenizer.is_special(*id));
     let kept = format.marks().into_iter().filter_map(special).collect();
-    Ok((grammar, Calls { parser: format.parser(names, most), format, kept, made: 0, complete: true }))
+    let parser = format.parser(names, most);
+    let parser = match otherwise {
+        Otherwise::Form(_) => parser.deciding(format.heads(functions)),
+        Otherwise::Nothing | Otherwise::Text => parser,
+    };
+    Ok((grammar, Calls { parser, format, kept, made: 0, complete: true }))
 }
 
 /// Takes one choice's text apart.

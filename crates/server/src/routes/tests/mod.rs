@@ -5,11 +5,14 @@ mod answers;
 mod around;
 mod fake;
 mod matrix;
+mod people;
+mod permissions;
 mod plane;
 mod ranks;
 mod serving;
 mod stored;
 mod tokenizers;
+mod tokens;
 mod usage;
 
 use axum::body::Body;
