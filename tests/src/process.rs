@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::checkpoint;
 
@@ -15,17 +16,31 @@ use crate::checkpoint;
 pub struct ServerProcess {
     child: Child,
     address: SocketAddr,
+    /// The folder of its store, where it has one of its own.
+    state: Option<TempDir>,
 }
 
 impl ServerProcess {
-    /// Starts `hearth serve` with those arguments and waits until every model answers.
+    /// Starts `hearth serve` with those arguments and a new store, and waits until every model answers.
     ///
     /// # Errors
     /// When it ends before, or is not ready within five minutes.
     pub fn start(hearth: &Path, arguments: &[&str]) -> Result<Self> {
+        let state = tempfile::tempdir()?;
+        let mut server = Self::with_state(hearth, state.path(), arguments, &[])?;
+        server.state = Some(state);
+        Ok(server)
+    }
+
+    /// Starts `hearth serve` with the store in that folder, and with those variables of the environment.
+    ///
+    /// # Errors
+    /// As [`ServerProcess::start`].
+    pub fn with_state(hearth: &Path, state: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(hearth);
-        command.args(["serve", "--host", "127.0.0.1", "--port", "0"]).args(arguments);
-        let mut child = command.env_remove("HEARTH_TOKEN").stderr(Stdio::piped()).spawn()?;
+        command.args(["serve", "--host", "127.0.0.1", "--port", "0", "--state"]).arg(state).args(arguments);
+        command.env_remove("HEARTH_TOKEN").envs(variables.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stderr.take().context("stderr")?).lines();
         let mut said = Vec::new();
         let address = loop {
@@ -38,7 +53,7 @@ impl ServerProcess {
         };
         // What it says later goes to the test's output; a full pipe would stop it.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("server: {line}")));
-        let server = Self { child, address };
+        let server = Self { child, address, state: None };
         server.wait_until_ready()
     }
 
@@ -105,7 +120,7 @@ impl ServerProcess {
     /// # Errors
     /// When the server does not answer.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        self.request(&format!("GET {path} HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\n\r\n"))
+        self.request(&format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"))
     }
 
     /// Status and body of a POST of JSON.
@@ -113,7 +128,7 @@ impl ServerProcess {
     /// # Errors
     /// When the server does not answer.
     pub fn post(&self, path: &str, body: &str) -> Result<(u16, String)> {
-        let head = "host: hearth\r\nconnection: close\r\ncontent-type: application/json";
+        let head = "host: 127.0.0.1\r\nconnection: close\r\ncontent-type: application/json";
         self.request(&format!("POST {path} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
     }
 

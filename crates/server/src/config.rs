@@ -3,14 +3,22 @@
 //! The only place of this crate that reads the environment.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::gate::Access;
+use crate::gate::{Access, TokenHash};
+use crate::store::StoreLocation;
 
 /// The environment variable of the token.
 pub const TOKEN_VARIABLE: &str = "HEARTH_TOKEN";
 
+/// The environment variable of the database.
+const DATABASE_VARIABLE: &str = "HEARTH_DATABASE";
+
 const MEBIBYTE: usize = 1 << 20;
+
+/// The embedded store, in the folder of the state.
+const STORE_FILE: &str = "hearth.db";
 
 /// What was typed.
 #[derive(Clone)]
@@ -33,6 +41,10 @@ pub struct ServeSettings {
     pub connections: ConnectionLimits,
     /// How long a request may take; zero for any time.
     pub request_timeout: Duration,
+    /// The folder of the store and of what belongs to it; none: `hearth` where the system keeps the state of programs.
+    pub state: Option<PathBuf>,
+    /// A Postgres database, which takes the place of a file in the folder.
+    pub database: Option<String>,
 }
 
 impl Default for ServeSettings {
@@ -47,23 +59,25 @@ impl Default for ServeSettings {
             choices: 128,
             connections: ConnectionLimits::default(),
             request_timeout: Duration::from_secs(600),
+            state: None,
+            database: None,
         }
     }
 }
 
 impl ServeSettings {
-    /// The defaults, with the token of the environment.
+    /// The defaults, with the token, the folders and the database of the environment.
     pub fn from_environment() -> Self {
-        Self { token: std::env::var(TOKEN_VARIABLE).ok(), ..Self::default() }
+        let variable = |name| std::env::var(name).ok();
+        let (token, database) = (variable(TOKEN_VARIABLE), variable(DATABASE_VARIABLE));
+        Self { token, database, state: state_folder(), ..Self::default() }
     }
 
     /// Checks what was typed.
     pub fn check(self) -> Result<ServeConfig, ConfigError> {
-        let access = match self.token {
-            Some(token) => Access::Token(checked_token(token)?),
-            None if self.host.is_loopback() => Access::LocalAdmin,
-            None => return Err(ConfigError::TokenRequired { host: self.host }),
-        };
+        let token = self.token.map(checked_token).transpose()?;
+        let token = token.map(|token| TokenHash::of(token.as_bytes()));
+        let access = Access { local: self.host.is_loopback(), token };
         let limits = Limits {
             body: at_least_one("the longest request body", self.body_limit)?,
             bodies: at_least_one("the room for request bodies", self.bodies_limit)?,
@@ -72,7 +86,10 @@ impl ServeSettings {
             request_timeout: (!self.request_timeout.is_zero()).then_some(self.request_timeout),
         };
         let connections = self.connections.check()?;
-        Ok(ServeConfig { address: SocketAddr::new(self.host, self.port), access, limits, connections })
+        let state = self.state.ok_or(ConfigError::NoState)?;
+        let store = self.database.map_or_else(|| StoreLocation::File(state.join(STORE_FILE)), StoreLocation::Postgres);
+        let address = SocketAddr::new(self.host, self.port);
+        Ok(ServeConfig { address, access, limits, connections, state, store })
     }
 }
 
@@ -125,6 +142,10 @@ pub struct ServeConfig {
     pub limits: Limits,
     /// How many connections there may be, and how long they may do nothing.
     pub connections: ConnectionLimits,
+    /// The folder of what belongs to the store.
+    pub state: PathBuf,
+    /// Where the store is.
+    pub store: StoreLocation,
 }
 
 /// How much one request may ask for.
@@ -154,13 +175,16 @@ impl Limits {
 pub enum ConfigError {
     /// Others can reach the address.
     #[error(
-        "the address {host} can be reached from other machines, so a token is required: set {TOKEN_VARIABLE}, or \
-         listen on 127.0.0.1"
+        "the address {host} can be reached from other machines, so a token is required: make one with \
+         `hearth token create --user NAME --admin`, set {TOKEN_VARIABLE}, or listen on 127.0.0.1"
     )]
     TokenRequired {
         /// The address.
         host: IpAddr,
     },
+    /// Nobody says where the store is to be.
+    #[error("the folder for the store is not known: set --state, or HOME")]
+    NoState,
     /// The token cannot be sent.
     #[error("the token in {TOKEN_VARIABLE} must be visible ASCII without blanks, and not empty")]
     Token,
@@ -176,6 +200,13 @@ pub enum ConfigError {
         /// Which time.
         what: &'static str,
     },
+}
+
+/// Where the system keeps the state of programs.
+fn state_folder() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    base.map(|base| base.join("hearth"))
 }
 
 fn checked_token(token: String) -> Result<String, ConfigError> {
@@ -197,14 +228,20 @@ fn longer_than_nothing(what: &'static str, time: Duration) -> Result<(), ConfigE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::{Directory, Gate};
+
+    fn stateful() -> ServeSettings {
+        ServeSettings { state: Some("/nowhere".into()), ..ServeSettings::default() }
+    }
 
     #[test]
     fn an_address_that_others_reach_needs_a_token() {
-        let open = ServeSettings { host: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..ServeSettings::default() };
-        assert_eq!(open.clone().check().unwrap_err(), ConfigError::TokenRequired { host: open.host });
-        let closed = ServeSettings { token: Some("abc".into()), ..open };
-        assert!(matches!(closed.check().unwrap().access, Access::Token(token) if token == "abc"));
-        assert!(matches!(ServeSettings::default().check().unwrap().access, Access::LocalAdmin));
+        let open = ServeSettings { host: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..stateful() };
+        let gate = |settings: ServeSettings| Gate::new(settings.check().unwrap().access, Directory::built_in());
+        assert!(!gate(open.clone()).is_open_to_somebody());
+        let closed = gate(ServeSettings { token: Some("abc".into()), ..open });
+        assert!(closed.is_open_to_somebody() && !closed.is_open_to_all());
+        assert!(gate(stateful()).is_open_to_all());
     }
 
     #[test]

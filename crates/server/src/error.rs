@@ -52,6 +52,16 @@ pub enum ErrorKind {
     EndpointNotFound,
     /// No such path.
     RouteNotFound,
+    /// Nothing in the control plane has this name or id.
+    NotFound,
+    /// Something in the control plane has this name already.
+    AlreadyExists,
+    /// There are as many of its kind as there may be.
+    QuotaExceeded,
+    /// Something else is being done with it.
+    Conflict,
+    /// Known to the clients and not done by this server.
+    NotImplemented,
     /// The path exists for other methods.
     MethodNotAllowed,
     /// The body is longer than allowed.
@@ -98,6 +108,11 @@ impl ErrorKind {
             }
             Self::EndpointNotFound => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), "ENDPOINT_NOT_FOUND"),
             Self::RouteNotFound => (StatusCode::NOT_FOUND, INVALID, Some("unknown_url"), "ENDPOINT_NOT_FOUND"),
+            Self::NotFound => (StatusCode::NOT_FOUND, INVALID, Some("not_found"), "RESOURCE_DOES_NOT_EXIST"),
+            Self::AlreadyExists => (BAD, INVALID, Some("already_exists"), "RESOURCE_ALREADY_EXISTS"),
+            Self::QuotaExceeded => (BAD, INVALID, Some("quota_exceeded"), "QUOTA_EXCEEDED"),
+            Self::Conflict => (StatusCode::CONFLICT, INVALID, Some("conflict"), "RESOURCE_CONFLICT"),
+            Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, INVALID, Some("not_implemented"), "NOT_IMPLEMENTED"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, INVALID, Some("method_not_allowed"), "BAD_REQUEST")
             }
@@ -177,6 +192,11 @@ impl ApiError {
     /// The server's own failure: `detail` goes to the log and not to the caller.
     pub fn internal(message: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { detail: Some(detail.into()), ..Self::new(ErrorKind::Internal, message) }
+    }
+
+    /// Something that the server needs does not answer: `detail` goes to the log and not to the caller.
+    pub fn unavailable(message: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::new(ErrorKind::Unavailable, message) }
     }
 
     /// A path that does not exist.

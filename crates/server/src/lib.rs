@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod connections;
+pub mod control;
 pub mod endpoints;
 pub mod error;
 pub mod gate;
@@ -16,4 +17,6 @@ mod room;
 pub mod routes;
 pub mod serve;
 pub mod sse;
+pub mod store;
+pub mod usage;
 pub mod wire;

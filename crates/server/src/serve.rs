@@ -9,13 +9,18 @@ use tokio::net::TcpListener;
 
 pub use crate::config::{ConnectionLimits, Limits, ServeConfig, ServeSettings};
 use crate::connections;
+use crate::control::{ControlPlane, Hosting, NoSecrets};
 use crate::endpoints::Registry;
-use crate::gate::{Access, Gate};
+use crate::error::{ApiError, ErrorKind};
+use crate::gate::{Access, Directory, Gate};
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::providers::external::{ExternalSettings, Upstreams};
 use crate::room::Room;
 use crate::routes;
+use crate::store::{Store, StoreError};
+use crate::usage::UsageLog;
 
 /// How often the metrics are folded.
 const FOLD_METRICS: Duration = Duration::from_secs(5);
@@ -27,20 +32,59 @@ pub struct App {
 }
 
 struct Inner {
-    gate: Gate,
+    gate: Arc<Gate>,
+    control: Option<ControlPlane>,
     models: Models,
     limits: Limits,
     bodies: Room,
     metrics: Metrics,
     life: Life,
+    usage: UsageLog,
 }
 
 impl App {
-    /// A server without endpoints, whose models share the memory of `models`.
+    /// A server without endpoints and without a store, whose models share the memory of `models`.
     pub fn new(access: Access, limits: Limits, models: Models) -> Self {
-        let (gate, metrics, life) = (Gate::new(access), Metrics::of_process(), Life::default());
+        let gate = Arc::new(Gate::new(access, Directory::built_in()));
+        Self::of_parts(gate, None, limits, models)
+    }
+
+    /// A server with what is in `store`.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn with_store(
+        access: Access,
+        limits: Limits,
+        models: Models,
+        store: Store,
+        hosting: Arc<dyn Hosting>,
+    ) -> Result<Self, StoreError> {
+        let gate = Arc::new(Gate::new(access, Directory::default()));
+        let upstreams = Upstreams::new(ExternalSettings::default(), Arc::new(NoSecrets));
+        let control = ControlPlane::new(store, Arc::clone(&gate), models.clone(), hosting, upstreams);
+        control.catch_up().await?;
+        Ok(Self::of_parts(gate, Some(control), limits, models))
+    }
+
+    fn of_parts(gate: Arc<Gate>, control: Option<ControlPlane>, limits: Limits, models: Models) -> Self {
+        let (metrics, life, usage) = (Metrics::of_process(), Life::default(), UsageLog::default());
         let bodies = Room::new(limits.bodies);
-        Self { inner: Arc::new(Inner { gate, models, limits, bodies, metrics, life }) }
+        Self { inner: Arc::new(Inner { gate, control, models, limits, bodies, metrics, life, usage }) }
+    }
+
+    /// The control plane.
+    ///
+    /// # Errors
+    /// 501 where the server has no store.
+    pub fn control(&self) -> Result<&ControlPlane, ApiError> {
+        let none = || ApiError::new(ErrorKind::NotImplemented, "this server has no store, and so no control plane");
+        self.inner.control.as_ref().ok_or_else(none)
+    }
+
+    /// Where it is written who used what.
+    pub(crate) fn usage(&self) -> &UsageLog {
+        &self.inner.usage
     }
 
     /// The models of this process, to host more.
@@ -114,8 +158,15 @@ pub async fn serve(
             metrics.fold();
         }
     };
+    let following = async {
+        match app.control() {
+            Ok(control) => control.follow().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = connections::answer(listener, router(app.clone()), limits, life) => {}
         () = folding => {}
+        () = following => {}
     }
 }

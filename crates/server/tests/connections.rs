@@ -92,8 +92,9 @@ impl Server {
     fn start(limits: ConnectionLimits, drain: Duration) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let bodies = ServeSettings { body_limit: BODY, bodies_limit: 2 * BODY, ..ServeSettings::default() };
-        let config = ServeSettings { connections: limits, ..bodies }.check()?;
-        let app = App::new(Access::LocalAdmin, config.limits, Models::new(0, false, None));
+        let state = Some("nowhere".into());
+        let config = ServeSettings { connections: limits, state, ..bodies }.check()?;
+        let app = App::new(Access::local(), config.limits, Models::new(0, false, None));
         let open = Arc::new(AtomicUsize::new(0));
         app.endpoints().insert(Endpoint::new("endless", Arc::new(Endless { open: Arc::clone(&open) }), 0)?)?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;

@@ -44,7 +44,8 @@ impl Answer {
 
 impl Server {
     fn start(tiny: &str, request_timeout: Duration, options: LoadOptions) -> Result<Self> {
-        let config = ServeSettings { request_timeout, ..ServeSettings::default() }.check()?;
+        let state = Some("nowhere".into());
+        let config = ServeSettings { request_timeout, state, ..ServeSettings::default() }.check()?;
         let (app, faults) = (App::new(config.access, config.limits, Models::new(0, false, None)), Faults::default());
         let options = LoadOptions { decorate: Some(faults.decorator()), label: Some("talker".to_owned()), ..options };
         let model = load(&checkpoint(tiny), &options)?;

@@ -15,7 +15,8 @@ fn path(name: &str) -> String {
 }
 
 fn hearth(arguments: &[&str]) -> Result<Output> {
-    Ok(Command::new(env!("CARGO_BIN_EXE_hearth")).args(arguments).output()?)
+    let state = tempfile::tempdir()?;
+    Ok(Command::new(env!("CARGO_BIN_EXE_hearth")).args(arguments).env("XDG_STATE_HOME", state.path()).output()?)
 }
 
 fn stdout(arguments: &[&str]) -> Result<String> {
@@ -186,9 +187,10 @@ fn a_signal_lets_answers_come_to_their_end() -> Result<()> {
 /// Every line that a request causes carries the request's id, in a form that programs read.
 #[test]
 fn the_log_can_be_json_with_the_ids_of_requests() -> Result<()> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+    let (mut command, state) = (Command::new(env!("CARGO_BIN_EXE_hearth")), tempfile::tempdir()?);
     let model = format!("talker={}", path("llama-tied-f32"));
     command.args(["serve", "--port", "0", "--log-format", "json", "--model", &model]).env_remove("HEARTH_LOG");
+    command.arg("--state").arg(state.path());
     let mut child = command.stderr(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(child.stderr.take().context("stderr")?).lines().map_while(Result::ok);
     let address = lines.find_map(|line| line.strip_prefix("listening on http://").map(str::to_owned));

@@ -53,7 +53,7 @@ struct Server {
 
 impl Server {
     fn start() -> Result<Self> {
-        let config = ServeSettings::default().check()?;
+        let config = ServeSettings { state: Some("nowhere".into()), ..ServeSettings::default() }.check()?;
         let faults = Faults::default();
         let source = Arc::new(Slow { options: LoadOptions { decorate: Some(faults.decorator()), ..options() } });
         let needed = source.footprint(0).map_err(anyhow::Error::msg)?.total();

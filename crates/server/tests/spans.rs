@@ -60,9 +60,10 @@ fn the_spans_of_a_request_come_to_the_collector_that_is_named() -> Result<()> {
         }
     });
 
-    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_hearth")));
+    let (mut command, state) = (Command::new(Path::new(env!("CARGO_BIN_EXE_hearth"))), tempfile::tempdir()?);
     let model = format!("talker={}", checkpoint("llama-linear-f32").path.display());
     command.args(["serve", "--port", "0", "--otlp-endpoint", &endpoint, "--model", &model]);
+    command.arg("--state").arg(state.path());
     for variable in ["HEARTH_LOG", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
         command.env_remove(variable);
     }

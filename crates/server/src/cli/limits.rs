@@ -7,7 +7,7 @@ use hearth::serve::ServeSettings;
 use hearth_engine::serve::LoadOptions;
 
 /// Limits of `hearth serve`.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct LimitArguments {
     /// Sequences that a model computes at the same time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536), value_name = "N")]

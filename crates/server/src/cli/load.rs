@@ -1,9 +1,11 @@
 //! From a MODEL argument to a running model.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use hearth::control::Hosting;
 use hearth::models::Source;
 use hearth::providers::Provider;
 use hearth::providers::local::LocalProvider;
@@ -14,6 +16,7 @@ use hearth_engine::kv::KvType;
 use hearth_engine::serve::{EngineHandle, Footprint, LoadOptions, LoadedModel, Needs, check_memory};
 use hearth_engine::weights::QuantScheme;
 
+use super::limits::LimitArguments;
 use super::progress::Bar;
 use super::terminal::say;
 
@@ -153,6 +156,7 @@ pub(super) struct ModelArgument {
     endpoint: String,
     model: String,
     name: String,
+    key: String,
     options: LoadOptions,
     /// Bytes that the model is offered at most, however much is free.
     share: Option<u64>,
@@ -164,8 +168,24 @@ impl ModelArgument {
     /// # Errors
     /// When the name means nothing.
     pub(super) fn new(endpoint: String, model: String, options: LoadOptions, share: Option<u64>) -> Result<Self> {
-        let name = ModelLocation::resolve(&model, &Catalogue::embedded()?)?.name();
-        Ok(Self { endpoint, model, name, options, share })
+        let location = ModelLocation::resolve(&model, &Catalogue::embedded()?)?;
+        let (name, key) = (location.name(), key(&location));
+        Ok(Self { endpoint, model, name, key, options, share })
+    }
+
+    /// What it stands for, whichever of its names it was called by.
+    pub(super) fn key(&self) -> String {
+        self.key.clone()
+    }
+}
+
+/// One spelling for each model, whichever of its names it is called by.
+fn key(location: &ModelLocation) -> String {
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
+    match location {
+        ModelLocation::Catalogue(card) => card.name.clone(),
+        ModelLocation::Folder(path) | ModelLocation::GgufFile(path) => whole(path),
+        ModelLocation::Hub(repository) => format!("{repository:?}"),
     }
 }
 
@@ -190,6 +210,34 @@ impl Source for ModelArgument {
         let info = loaded.info();
         say(format_args!("{}: {} ({} tokens of context)", self.endpoint, info.architecture, info.context_length));
         Ok(Arc::new(LocalProvider::new(loaded)))
+    }
+}
+
+/// The models of endpoints that the control plane makes: what an entity names is what `--model` takes, or
+/// `system.ai.` and the name of a model of the catalogue with `_` for `-`.
+pub(super) struct ModelArguments {
+    limits: LimitArguments,
+    options: LoadOptions,
+}
+
+impl ModelArguments {
+    /// Models that are loaded like those of the command line.
+    pub(super) fn new(limits: LimitArguments, options: LoadOptions) -> Self {
+        Self { limits, options }
+    }
+}
+
+impl Hosting for ModelArguments {
+    fn find(&self, entity_name: &str) -> Result<(String, Arc<dyn Source>), String> {
+        let model = match entity_name.strip_prefix("system.ai.") {
+            Some(name) => name.replace('_', "-"),
+            None => entity_name.to_owned(),
+        };
+        let location = ModelLocation::resolve(&model, &Catalogue::embedded().map_err(|error| error.to_string())?);
+        let name = location.map_err(|error| error.to_string())?.name();
+        let options = self.limits.options(&name, self.options.clone());
+        let source = ModelArgument::new(name, model.clone(), options, None).map_err(|error| error.to_string())?;
+        Ok((source.key(), Arc::new(source)))
     }
 }
 

@@ -12,7 +12,9 @@ mod pull;
 mod quantize;
 mod run;
 mod serve;
+mod state;
 mod terminal;
+mod token;
 
 use std::io;
 use std::process::ExitCode;
@@ -46,6 +48,8 @@ enum Command {
     List(list::Arguments),
     /// Measure a model's speed
     Bench(bench::Arguments),
+    /// Make, show and revoke tokens
+    Token(token::Arguments),
 }
 
 /// Runs the command line. Errors go to stderr, one line a cause.
@@ -67,6 +71,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Quantize(arguments) => quantize::main(&arguments),
         Command::List(arguments) => list::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::Token(arguments) => token::main(&arguments),
     };
     drop(log);
     match outcome {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use hearth::config::ConfigError;
 use hearth::connections::{self, within_open_files};
 use hearth::endpoints::Endpoint;
 use hearth::models::{Models, Residence};
@@ -12,8 +13,9 @@ use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
-use super::load::{LoadArguments, ModelArgument, free_memory, shares};
+use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
+use super::state::{StateArguments, open_store};
 use super::terminal::say;
 
 /// What is served when no model is named: a small one of each kind.
@@ -25,12 +27,14 @@ pub(super) struct Arguments {
     /// Model to serve, under its own name or another; may be repeated [default: a small chat and an embedding model]
     #[arg(long = "model", value_name = "[NAME=]MODEL")]
     models: Vec<String>,
-    /// Address to listen on; one that other machines reach needs a token in HEARTH_TOKEN
+    /// Address to listen on; one that other machines reach needs a token, of `hearth token create` or in HEARTH_TOKEN
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
     /// Port to listen on; 0 takes any free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    #[command(flatten)]
+    state: StateArguments,
     /// Seconds that answers get to come to their end after SIGINT or SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -67,12 +71,17 @@ async fn listen(arguments: &Arguments) -> Result<()> {
     let connections = ConnectionLimits { most: arguments.max_connections, ..ConnectionLimits::default() };
     let settings =
         ServeSettings { host: arguments.host, port: arguments.port, connections, ..ServeSettings::from_environment() };
-    let config = arguments.limits.settings(settings).check()?;
+    let config = arguments.limits.settings(arguments.state.settings(settings)).check()?;
     let connections = ConnectionLimits { most: within_open_files(config.connections.most), ..config.connections };
     let options = arguments.load.options();
     let keep_alive = arguments.keep_alive.map(Duration::from_secs);
     let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
-    let app = App::new(config.access, config.limits, models);
+    let store = open_store(&config).await?;
+    let hosting = Arc::new(ModelArguments::new(arguments.limits.clone(), options));
+    let app = App::with_store(config.access, config.limits, models, store, hosting).await?;
+    if !app.gate().is_open_to_somebody() {
+        return Err(ConfigError::TokenRequired { host: arguments.host }.into());
+    }
     let models: Vec<(String, String)> = arguments.models.iter().map(|model| named(model)).collect();
     for (name, _) in &models {
         app.endpoints().announce(name)?;
@@ -108,7 +117,9 @@ async fn host_all(app: &App, models: Vec<(String, String)>, arguments: &Argument
         let options = arguments.limits.options(&name, options.clone());
         let source = Arc::new(ModelArgument::new(name.clone(), model, options, share)?);
         let residence = if arguments.on_demand { Residence::OnDemand } else { Residence::Kept };
+        let key = source.key();
         let hosted = app.models().host(&name, source, residence);
+        app.control()?.adopt(key, hosted.clone());
         if residence == Residence::Kept && hosted.load().await.is_err() {
             let reason = hosted.failure().map_or_else(|| "unknown".to_owned(), |failure| failure.to_string());
             bail!("{reason}");

@@ -4,11 +4,14 @@
 //! the gate, which does.
 
 mod registry;
+mod split;
 
 use std::fmt;
 use std::sync::Arc;
 
-use uuid::Uuid;
+use sha2::{Digest, Sha256};
+
+use self::split::Split;
 
 pub(crate) use registry::Found;
 pub use registry::Registry;
@@ -50,8 +53,18 @@ impl fmt::Display for Task {
 const NAME_LENGTH: usize = 128;
 
 /// Words that stand where a name would stand in some path.
-const RESERVED_NAMES: [&str; 9] =
-    ["chat", "completions", "embeddings", "rerank", "responses", "models", "tokenize", "detokenize", "tokenizer_info"];
+const RESERVED_NAMES: [&str; 10] = [
+    "chat",
+    "completions",
+    "embeddings",
+    "rerank",
+    "responses",
+    "models",
+    "tokenize",
+    "detokenize",
+    "tokenizer_info",
+    "pt",
+];
 
 /// An endpoint that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,21 +83,40 @@ pub enum EndpointError {
     Exists(String),
 }
 
-/// A name under which a model is served.
+/// A name under which models are served, as it is now: a change makes another one, and whoever holds this one goes on with it.
 pub struct Endpoint {
     name: String,
     id: String,
     created: u64,
+    tracks_usage: bool,
     entities: Vec<ServedEntity>,
+    split: Split,
 }
 
 impl Endpoint {
-    /// An endpoint with one entity; `created` in seconds since 1970.
+    /// An endpoint with one entity, that the command line or the configuration file names; `created` in seconds since 1970.
+    /// Its id follows from its name, so that what is granted on it outlives the process.
+    ///
+    /// # Errors
+    /// Where the name has no place in a path.
     pub fn new(name: impl Into<String>, provider: Arc<dyn Provider>, created: u64) -> Result<Self, EndpointError> {
         let name = name.into();
         check_name(&name)?;
-        let entity = ServedEntity { name: entity_name(provider.model_name()), provider };
-        Ok(Self { name, id: Uuid::new_v4().simple().to_string(), created, entities: vec![entity] })
+        let id = id_of(&name);
+        let entity = ServedEntity::new(entity_name(provider.model_name()), id_of(&format!("{name}/1")), provider);
+        Ok(Self { name, id, created, tracks_usage: true, entities: vec![entity], split: Split::default() })
+    }
+
+    /// An endpoint of the control plane. `shares` are percentages by entity, in order, and sum up to 100.
+    pub(crate) fn of_parts(id: String, name: String, created: u64, entities: Vec<(ServedEntity, u32)>) -> Self {
+        let split = Split::new(entities.iter().map(|(_, share)| *share));
+        let entities = entities.into_iter().map(|(entity, _)| entity).collect();
+        Self { name, id, created, tracks_usage: true, entities, split }
+    }
+
+    /// The same, whose requests are written into the usage or not.
+    pub(crate) fn with_usage(self, tracks_usage: bool) -> Self {
+        Self { tracks_usage, ..self }
     }
 
     /// The name that calls give.
@@ -99,7 +131,7 @@ impl Endpoint {
 
     /// What it does; `None` where that shows only when its model is loaded.
     pub fn task(&self) -> Option<Task> {
-        self.entities.first().and_then(|entity| entity.provider.task())
+        self.entities.iter().find_map(|entity| entity.provider.task())
     }
 
     /// Seconds since 1970.
@@ -107,22 +139,51 @@ impl Endpoint {
         self.created
     }
 
-    /// What stands behind the name, at least one.
+    /// Whether its requests are written into the usage.
+    pub fn tracks_usage(&self) -> bool {
+        self.tracks_usage
+    }
+
+    /// What stands behind the name.
     pub fn entities(&self) -> &[ServedEntity] {
         &self.entities
     }
+
+    /// The entity whose turn it is.
+    pub fn next_entity(&self) -> Option<&ServedEntity> {
+        self.entities.get(self.split.next())
+    }
 }
 
-/// A model behind an endpoint.
+/// A model behind an endpoint. A clone is the same one.
+#[derive(Clone)]
 pub struct ServedEntity {
     name: String,
+    id: String,
     provider: Arc<dyn Provider>,
+    /// What is given back when nobody calls the entity any more.
+    _held: Option<Arc<dyn Send + Sync>>,
 }
 
 impl ServedEntity {
+    /// An entity of that name and id.
+    pub(crate) fn new(name: String, id: String, provider: Arc<dyn Provider>) -> Self {
+        Self { name, id, provider, _held: None }
+    }
+
+    /// The same, which keeps `held` for as long as somebody may call it.
+    pub(crate) fn holding(self, held: Arc<dyn Send + Sync>) -> Self {
+        Self { _held: Some(held), ..self }
+    }
+
     /// Its name, the value of the `served-model-name` header.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// 32 hexadecimal digits, for the usage.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// The model.
@@ -131,7 +192,14 @@ impl ServedEntity {
     }
 }
 
-fn check_name(name: &str) -> Result<(), EndpointError> {
+/// 32 hexadecimal digits that follow from a name.
+pub(crate) fn id_of(name: &str) -> String {
+    let digest = Sha256::digest(format!("hearth endpoint {name}"));
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Checks that a name has a place in a path.
+pub(crate) fn check_name(name: &str) -> Result<(), EndpointError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !begins_well || name.len() > NAME_LENGTH || !name.chars().all(legal) {
@@ -144,7 +212,7 @@ fn check_name(name: &str) -> Result<(), EndpointError> {
 }
 
 /// Names of entities stand in headers and may not hold what model names hold.
-fn entity_name(model: &str) -> String {
+pub(crate) fn entity_name(model: &str) -> String {
     model.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' }).collect()
 }
 

@@ -39,6 +39,17 @@ impl Registry {
         Ok(())
     }
 
+    /// Puts an endpoint in the place of the one of its name, if there is one, and gives that back.
+    pub(crate) fn replace(&self, endpoint: Endpoint) -> Option<Arc<Endpoint>> {
+        let endpoint = Arc::new(endpoint);
+        self.write().endpoints.insert(endpoint.name().to_owned(), endpoint)
+    }
+
+    /// Takes an endpoint away; its calls that have begun go on.
+    pub(crate) fn remove(&self, name: &str) -> Option<Arc<Endpoint>> {
+        self.write().endpoints.remove(name)
+    }
+
     /// Adds an endpoint, announced or not.
     pub fn insert(&self, endpoint: Endpoint) -> Result<(), EndpointError> {
         let mut state = self.write();
@@ -60,6 +71,12 @@ impl Registry {
         state.loading.iter().cloned().chain(dead).collect()
     }
 
+    /// Whether there is an endpoint of that name, or will be.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let state = self.read();
+        state.endpoints.contains_key(name) || state.loading.contains(name)
+    }
+
     /// Whether the model of an announced endpoint is still loading.
     pub fn is_loading(&self) -> bool {
         !self.read().loading.is_empty()
@@ -72,6 +89,10 @@ impl Registry {
             None if state.loading.contains(name) => Found::Loading,
             None => Found::Nothing,
         }
+    }
+
+    pub(crate) fn find_id(&self, id: &str, _pass: Pass) -> Option<Arc<Endpoint>> {
+        self.read().endpoints.values().find(|endpoint| endpoint.id() == id).cloned()
     }
 
     pub(crate) fn all(&self, _pass: Pass) -> Vec<Arc<Endpoint>> {

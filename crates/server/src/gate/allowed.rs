@@ -1,11 +1,28 @@
 //! An endpoint together with the proof that the caller may use it.
 
+use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::{Pass, Permission};
+use serde_json::Value;
+
+use super::{Caller, Pass, Permission};
 use crate::endpoints::{Endpoint, ServedEntity, Task};
 use crate::error::{ApiError, ErrorKind};
+use crate::metrics;
+use crate::providers::{Answer, ProviderError};
+use crate::usage::Draft;
+use crate::wire::options::{Bookkeeping, Usage};
+
+/// The proof that the caller is an administrator. Only the gate makes one.
+pub struct Admin(());
+
+impl Admin {
+    pub(super) fn new(_pass: Pass) -> Self {
+        Self(())
+    }
+}
 
 /// A permission as a type.
 pub trait Level {
@@ -40,17 +57,29 @@ impl Level for Manage {
 /// An endpoint that the caller has permission `L` on. Only the gate makes one.
 pub struct Allowed<L: Level> {
     endpoint: Arc<Endpoint>,
+    permission: Permission,
+    caller: Caller,
     level: PhantomData<L>,
 }
 
 impl<L: Level> Allowed<L> {
-    pub(super) fn new(endpoint: Arc<Endpoint>, _pass: Pass) -> Self {
-        Self { endpoint, level: PhantomData }
+    pub(super) fn new(endpoint: Arc<Endpoint>, permission: Permission, caller: &Caller, _pass: Pass) -> Self {
+        Self { endpoint, permission, caller: caller.clone(), level: PhantomData }
     }
 
     /// The endpoint.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// All that the caller may do with it, which may be more than was asked for.
+    pub fn permission(&self) -> Permission {
+        self.permission
+    }
+
+    /// Who is calling.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
     }
 }
 
@@ -61,6 +90,7 @@ impl Allowed<Query> {
     /// 400 where the endpoint does something else.
     pub fn entity_for(&self, wanted: Task) -> Result<&ServedEntity, ApiError> {
         let endpoint = &*self.endpoint;
+        self.draft().open(self.caller.principal(), endpoint);
         // What a model does that has never been loaded shows when it is: it refuses what it does not do.
         if let Some(task) = endpoint.task().filter(|task| !task.serves(wanted)) {
             let text = format!("endpoint `{}` serves {task}, not {wanted}", endpoint.name());
@@ -75,9 +105,48 @@ impl Allowed<Query> {
     /// 503 where the endpoint has none.
     pub fn entity(&self) -> Result<&ServedEntity, ApiError> {
         let endpoint = &*self.endpoint;
-        // One entity today: the first takes all the traffic.
-        endpoint.entities().first().ok_or_else(|| {
+        let entity = endpoint.next_entity().ok_or_else(|| {
             ApiError::new(ErrorKind::Unavailable, format!("endpoint `{}` serves no model", endpoint.name()))
-        })
+        })?;
+        self.draft().serve(entity);
+        Ok(entity)
+    }
+
+    /// Notes what the caller says of this call, in the usage and in the log. Most say nothing.
+    pub fn record(&self, bookkeeping: &Bookkeeping) {
+        self.draft().record(bookkeeping);
+        match serde_json::to_value(bookkeeping) {
+            Ok(Value::Object(fields)) if !fields.is_empty() => {
+                let fields = Value::Object(fields);
+                tracing::info!(%fields, "the caller said of this call");
+            }
+            _ => {}
+        }
+    }
+
+    /// Accounts for an answer while it goes by. `asked` is when its model was called.
+    pub fn measured(&self, answer: Answer, asked: Instant, streamed: bool) -> Answer {
+        if streamed {
+            self.draft().streaming();
+        }
+        self.draft().streamed(metrics::measured(answer, self.endpoint.name(), asked))
+    }
+
+    /// Accounts for a call that is answered in one piece, with the tokens that `tokens` finds in the answer.
+    ///
+    /// # Errors
+    /// The call's own.
+    pub async fn measured_call<T>(
+        &self,
+        call: impl Future<Output = Result<T, ProviderError>>,
+        tokens: impl Fn(&T) -> usize,
+    ) -> Result<T, ProviderError> {
+        let answer = metrics::measured_call(call, self.endpoint.name(), &tokens).await?;
+        self.draft().count(Usage::new(tokens(&answer), 0));
+        Ok(answer)
+    }
+
+    fn draft(&self) -> &Draft {
+        self.caller.draft()
     }
 }

@@ -1,15 +1,24 @@
 //! The gate: who is calling, and what they may do with which endpoint.
 //!
 //! Owns authentication and permissions, and is the only door to an endpoint: the registry gives one only for a
-//! [`Pass`], which nobody else can make, and the gate hands it on only as an [`Allowed`].
+//! [`Pass`], which nobody else can make, and the gate hands it on only as an [`Allowed`]. What only administrators may do
+//! takes an [`Admin`].
 
 mod allowed;
 mod caller;
+mod directory;
+mod principal;
+mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use allowed::{Allowed, Level, Manage, Query, View};
-pub use caller::{Access, Permission, Principal};
+use axum::http::HeaderMap;
+
+pub use allowed::{Admin, Allowed, Level, Manage, Query, View};
+pub use caller::{Access, Caller};
+pub use directory::{Directory, Grant};
+pub use principal::{Permission, Principal, UnknownPermission};
+pub use token::{Token, TokenHash};
 
 use crate::endpoints::{Endpoint, Found, Registry};
 use crate::error::{ApiError, ErrorKind};
@@ -20,13 +29,14 @@ pub struct Pass(());
 /// Who may come in, and the endpoints behind.
 pub struct Gate {
     access: Access,
+    directory: RwLock<Directory>,
     registry: Registry,
 }
 
 impl Gate {
     /// A gate with no endpoint behind it yet.
-    pub fn new(access: Access) -> Self {
-        Self { access, registry: Registry::default() }
+    pub fn new(access: Access, directory: Directory) -> Self {
+        Self { access, directory: RwLock::new(directory), registry: Registry::default() }
     }
 
     /// The endpoints, to add to.
@@ -34,19 +44,48 @@ impl Gate {
         &self.registry
     }
 
-    /// Who may come in.
+    /// Everybody who is known.
+    pub fn directory(&self) -> RwLockReadGuard<'_, Directory> {
+        // No change leaves the directory half made, so a poisoned lock still guards a sound value.
+        self.directory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everybody who is known, for whoever keeps it as the store is.
+    pub(crate) fn directory_mut(&self) -> RwLockWriteGuard<'_, Directory> {
+        self.directory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who may come in besides those whom the directory knows.
     pub fn access(&self) -> &Access {
         &self.access
     }
 
-    /// The endpoint `name`, if `principal` may do with it what `L` says.
+    /// Whether anybody could come in.
+    pub fn is_open_to_somebody(&self) -> bool {
+        self.access.is_open_to_somebody(&self.directory())
+    }
+
+    /// Whether whoever calls is the administrator, since nobody has a token and only this machine can call.
+    pub fn is_open_to_all(&self) -> bool {
+        self.access.is_open_to_all(&self.directory())
+    }
+
+    /// Who sent these headers.
     ///
     /// # Errors
-    /// 404 where there is none or the principal may not even see it, 403 where they may see it and no more,
+    /// 401 where a token is needed and the headers hold none or another one; 403 for the pages of other sites.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
+        self.access.authenticate(&self.directory(), headers)
+    }
+
+    /// The endpoint `name`, if the caller may do with it what `L` says.
+    ///
+    /// # Errors
+    /// 404 where there is none or the caller may not even see it, 403 where they may see it and no more,
     /// 503 while its model is loading.
-    pub fn allow<L: Level>(&self, principal: &Principal, name: &str) -> Result<Allowed<L>, ApiError> {
+    pub fn allow<L: Level>(&self, caller: &Caller, name: &str) -> Result<Allowed<L>, ApiError> {
         match self.registry.find(name, Pass(())) {
-            Found::Ready(endpoint) => permit(principal, endpoint),
+            Found::Ready(endpoint) => self.permit(caller, endpoint),
             Found::Loading => {
                 Err(ApiError::new(ErrorKind::Unavailable, format!("the model of endpoint `{name}` is still loading")))
             }
@@ -54,20 +93,45 @@ impl Gate {
         }
     }
 
-    /// Every endpoint with which `principal` may do what `L` says, by name.
-    pub fn all<L: Level>(&self, principal: &Principal) -> Vec<Allowed<L>> {
-        self.registry.all(Pass(())).into_iter().filter_map(|endpoint| permit(principal, endpoint).ok()).collect()
+    /// The endpoint of that id, if the caller may do with it what `L` says.
+    ///
+    /// # Errors
+    /// As [`Gate::allow`].
+    pub fn allow_id<L: Level>(&self, caller: &Caller, id: &str) -> Result<Allowed<L>, ApiError> {
+        let endpoint = self.registry.find_id(id, Pass(())).ok_or_else(|| no_such_endpoint(id))?;
+        self.permit(caller, endpoint).map_err(|error| match error.kind() {
+            // The name is not the caller's to know.
+            ErrorKind::EndpointNotFound => no_such_endpoint(id),
+            _ => error,
+        })
     }
-}
 
-fn permit<L: Level>(principal: &Principal, endpoint: Arc<Endpoint>) -> Result<Allowed<L>, ApiError> {
-    match principal.permission_on(&endpoint) {
-        None => Err(no_such_endpoint(endpoint.name())),
-        Some(permission) if permission < L::PERMISSION => {
-            let text = format!("{} on endpoint `{}` is required", L::PERMISSION, endpoint.name());
-            Err(ApiError::new(ErrorKind::Forbidden, text))
+    /// Every endpoint with which the caller may do what `L` says, by name.
+    pub fn all<L: Level>(&self, caller: &Caller) -> Vec<Allowed<L>> {
+        let all = self.registry.all(Pass(()));
+        all.into_iter().filter_map(|endpoint| self.permit(caller, endpoint).ok()).collect()
+    }
+
+    /// The proof that the caller is an administrator.
+    ///
+    /// # Errors
+    /// 403 where they are not.
+    pub fn admin(&self, caller: &Caller) -> Result<Admin, ApiError> {
+        if caller.principal().is_admin() {
+            return Ok(Admin::new(Pass(())));
         }
-        Some(_) => Ok(Allowed::new(endpoint, Pass(()))),
+        Err(ApiError::new(ErrorKind::Forbidden, "only members of the group `admins` may do this"))
+    }
+
+    fn permit<L: Level>(&self, caller: &Caller, endpoint: Arc<Endpoint>) -> Result<Allowed<L>, ApiError> {
+        match self.directory().permission(caller.principal(), endpoint.id()) {
+            None => Err(no_such_endpoint(endpoint.name())),
+            Some(permission) if permission < L::PERMISSION => {
+                let text = format!("{} on endpoint `{}` is required", L::PERMISSION, endpoint.name());
+                Err(ApiError::new(ErrorKind::Forbidden, text))
+            }
+            Some(permission) => Ok(Allowed::new(endpoint, permission, caller, Pass(()))),
+        }
     }
 }
 

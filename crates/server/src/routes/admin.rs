@@ -6,15 +6,15 @@ use axum::extract::State;
 use super::extract::{OptionalBody, PathName};
 use crate::endpoints::Endpoint;
 use crate::error::{ApiError, ErrorKind};
-use crate::gate::{Allowed, Manage, Principal};
+use crate::gate::{Allowed, Caller, Manage};
 use crate::models::{HostedModel, ModelState, Residence};
 use crate::serve::App;
 use crate::wire;
 use crate::wire::admin::{Hosted, HostedList, LoadFields, UnloadFields};
 
 /// `GET /admin/models`.
-pub(super) async fn list(State(app): State<App>, principal: Principal) -> Json<HostedList> {
-    let managed = app.gate().all::<Manage>(&principal);
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Json<HostedList> {
+    let managed = app.gate().all::<Manage>(&caller);
     let data = managed.iter().filter_map(|allowed| described(allowed.endpoint())).collect();
     let (memory_reserved, memory_total) = app.models().memory();
     Json(HostedList { object: "list", data, memory_reserved, memory_total })
@@ -24,10 +24,10 @@ pub(super) async fn list(State(app): State<App>, principal: Principal) -> Json<H
 pub(super) async fn load(
     State(app): State<App>,
     PathName(name): PathName,
-    principal: Principal,
+    caller: Caller,
     OptionalBody(fields): OptionalBody,
 ) -> Result<Json<Hosted>, ApiError> {
-    let allowed = app.gate().allow::<Manage>(&principal, &name)?;
+    let allowed = app.gate().allow::<Manage>(&caller, &name)?;
     let LoadFields {} = wire::read_object(fields)?;
     hosted(&allowed)?.load().await?;
     answer(&allowed)
@@ -37,10 +37,10 @@ pub(super) async fn load(
 pub(super) async fn unload(
     State(app): State<App>,
     PathName(name): PathName,
-    principal: Principal,
+    caller: Caller,
     OptionalBody(fields): OptionalBody,
 ) -> Result<Json<Hosted>, ApiError> {
-    let allowed = app.gate().allow::<Manage>(&principal, &name)?;
+    let allowed = app.gate().allow::<Manage>(&caller, &name)?;
     let UnloadFields { force } = wire::read_object(fields)?;
     let unloaded = hosted(&allowed)?.unload(force.unwrap_or(false)).await;
     unloaded.map_err(|error| ApiError::new(ErrorKind::Unavailable, error.to_string()))?;

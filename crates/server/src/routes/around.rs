@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::Uri;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::uri::PathAndQuery;
+use axum::http::{Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::request_id::RequestId;
@@ -14,6 +14,9 @@ use tracing::field::Empty;
 
 use crate::error::{ApiError, Dialect};
 use crate::metrics;
+use crate::serve::App;
+use crate::sse;
+use crate::usage::Draft;
 
 /// Writes the body of an error in the dialect of the path, and the error into the log beside the request's id.
 pub(super) async fn render_errors(request: Request, next: Next) -> Response {
@@ -32,6 +35,18 @@ pub(super) async fn render_errors(request: Request, next: Next) -> Response {
             error.render(dialect, response)
         }
     }
+}
+
+/// Opens the entry of a request in the usage, and ends it where the answer is not a stream, which ends it itself.
+pub(super) async fn account(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+    let draft = Draft::new(app.usage().clone(), id.unwrap_or_default());
+    request.extensions_mut().insert(draft.clone());
+    let response = next.run(request).await;
+    if response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != sse::CONTENT_TYPE) {
+        draft.finish(response.status().as_u16());
+    }
+    response
 }
 
 /// Counts requests by route and status. Stands inside the router, where the route is known.

@@ -9,11 +9,10 @@ use super::collect::{Collected, CollectedChoice, collect};
 use super::extract::JsonBody;
 use super::identity::{Identity, Spelling, served_by};
 use super::stream::{self, Chunks};
-use super::{checks, conversation, grammar, identity, tools};
+use super::{checks, conversation, grammar, tools};
 use crate::endpoints::Task;
 use crate::error::ApiError;
-use crate::gate::{Allowed, Principal, Query};
-use crate::metrics;
+use crate::gate::{Allowed, Caller, Query};
 use crate::providers::{CallDelta, ChatCall, Delta, Generation, TokenLogprob};
 use crate::serve::App;
 use crate::wire::JsonObject;
@@ -26,8 +25,8 @@ use crate::wire::options::{FinishReason, Usage};
 use crate::wire::tools::{FunctionDelta, FunctionKind, ToolCallDelta};
 
 /// `POST .../chat/completions`.
-pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
-    let (endpoint, fields) = body.open(&app, &principal)?;
+pub(super) async fn create(State(app): State<App>, caller: Caller, body: JsonBody) -> Result<Response, ApiError> {
+    let (endpoint, fields) = body.open(&app, &caller)?;
     answer(&app, &endpoint, fields, Spelling::Snake).await
 }
 
@@ -40,7 +39,7 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let entity = endpoint.entity_for(Task::Chat)?;
     let request = ChatRequest::read(fields)?;
-    identity::record(&request.bookkeeping);
+    endpoint.record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
     let grammar = grammar::checked(request.grammar, &request.sampling)?;
     let tools = tools::checked(request.tools, grammar.as_ref(), &request.sampling)?;
@@ -53,7 +52,7 @@ pub(super) async fn answer(
 
     let name = endpoint.endpoint().name();
     let asked = Instant::now();
-    let answer = metrics::measured(entity.provider().chat(call).await?, name, asked);
+    let answer = endpoint.measured(entity.provider().chat(call).await?, asked, streamed.is_some());
     let rendering = ChatRendering { identity: Identity::new("chatcmpl", name, spelling), logprobs, may_call };
     let response = match streamed {
         Some(place) => stream::respond(answer, rendering, place).await?,

@@ -247,7 +247,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { body: 1 << 20, bodies: 1 << 20, texts: 3, choices: 8, request_timeout: None };
 
-    fn object(mut base: Value, more: Value) -> crate::wire::JsonObject {
+    fn object(mut base: Value, more: Value) -> JsonObject {
         base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         parse_object(base.to_string().as_bytes()).unwrap()
     }

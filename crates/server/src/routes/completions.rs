@@ -9,13 +9,12 @@ use indexmap::IndexMap;
 
 use super::collect::{Collected, CollectedChoice, collect};
 use super::extract::JsonBody;
-use super::identity::{Identity, Spelling, record, served_by};
+use super::identity::{Identity, Spelling, served_by};
 use super::stream::{self, Chunks};
 use super::{checks, grammar};
 use crate::endpoints::Task;
 use crate::error::ApiError;
-use crate::gate::{Allowed, Principal, Query};
-use crate::metrics;
+use crate::gate::{Allowed, Caller, Query};
 use crate::providers::{Delta, TokenLogprob};
 use crate::serve::App;
 use crate::wire::JsonObject;
@@ -24,8 +23,8 @@ use crate::wire::completions::{CompletionChoice, CompletionLogprobs, CompletionR
 use crate::wire::options::{FinishReason, Usage};
 
 /// `POST .../completions`.
-pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
-    let (endpoint, fields) = body.open(&app, &principal)?;
+pub(super) async fn create(State(app): State<App>, caller: Caller, body: JsonBody) -> Result<Response, ApiError> {
+    let (endpoint, fields) = body.open(&app, &caller)?;
     answer(&app, &endpoint, fields, Spelling::Snake).await
 }
 
@@ -38,7 +37,7 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let entity = endpoint.entity_for(Task::Completions)?;
     let request = CompletionRequest::read(fields)?;
-    record(&request.bookkeeping);
+    endpoint.record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
     let grammar = grammar::checked(request.grammar, &request.sampling)?;
     let mut checked = checks::completion(request.completion, request.sampling, &request.output, app.limits())?;
@@ -48,7 +47,7 @@ pub(super) async fn answer(
 
     let name = endpoint.endpoint().name();
     let asked = Instant::now();
-    let answer = metrics::measured(entity.provider().complete(checked.call).await?, name, asked);
+    let answer = endpoint.measured(entity.provider().complete(checked.call).await?, asked, streamed.is_some());
     let rendering = CompletionRendering {
         identity: Identity::new("cmpl", name, spelling),
         logprobs: checked.logprobs,

@@ -8,18 +8,17 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::checks;
 use super::extract::JsonBody;
-use super::identity::{Identity, Spelling, record, served_by};
+use super::identity::{Identity, Spelling, served_by};
 use crate::endpoints::Task;
 use crate::error::ApiError;
-use crate::gate::{Allowed, Principal, Query};
-use crate::metrics;
+use crate::gate::{Allowed, Caller, Query};
 use crate::serve::App;
 use crate::wire::embeddings::{EmbeddingFields, EmbeddingItem, EmbeddingList, EmbeddingUsage, EncodingFormat, Vector};
 use crate::wire::{JsonObject, Request};
 
 /// `POST .../embeddings`.
-pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
-    let (endpoint, fields) = body.open(&app, &principal)?;
+pub(super) async fn create(State(app): State<App>, caller: Caller, body: JsonBody) -> Result<Response, ApiError> {
+    let (endpoint, fields) = body.open(&app, &caller)?;
     answer(&app, &endpoint, fields).await
 }
 
@@ -27,12 +26,12 @@ pub(super) async fn create(State(app): State<App>, principal: Principal, body: J
 pub(super) async fn answer(app: &App, endpoint: &Allowed<Query>, fields: JsonObject) -> Result<Response, ApiError> {
     let entity = endpoint.entity_for(Task::Embeddings)?;
     let Request { fields: embedding, bookkeeping } = Request::<EmbeddingFields>::read(fields)?;
-    record(&bookkeeping);
+    endpoint.record(&bookkeeping);
     let format = embedding.encoding_format.unwrap_or_default();
     let call = checks::embedding(embedding, app.limits())?;
     let name = endpoint.endpoint().name();
     let embedding = entity.provider().embed(call);
-    let embeddings = metrics::measured_call(embedding, name, |embeddings| embeddings.prompt_tokens).await?;
+    let embeddings = endpoint.measured_call(embedding, |embeddings| embeddings.prompt_tokens).await?;
     let prompt_tokens = embeddings.prompt_tokens;
     let items = embeddings.vectors.into_iter().enumerate().map(|(index, vector)| EmbeddingItem {
         object: "embedding",

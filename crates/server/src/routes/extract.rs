@@ -1,26 +1,31 @@
 //! What handlers take out of a request: the caller, and the body as a JSON object.
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query as UrlQuery, Request};
 use axum::http::request::Parts;
 use futures::StreamExt;
 
 use crate::connections::BodyLate;
 use crate::endpoints::Task;
 use crate::error::{ApiError, ErrorKind};
-use crate::gate::{Allowed, Principal, Query};
+use crate::gate::{Allowed, Caller, Query};
 use crate::room::Part;
 use crate::serve::App;
+use crate::usage::Draft;
 use crate::wire::{self, FieldError, JsonObject};
 
 /// Longest body that is parsed on the spot; longer ones are parsed where they stop nobody else.
 const PARSED_AT_ONCE: usize = 64 << 10;
 
-impl FromRequestParts<App> for Principal {
+impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        app.gate().access().authenticate(&parts.headers)
+        let principal = app.gate().authenticate(&parts.headers)?;
+        let draft = parts.extensions.get::<Draft>();
+        let missing =
+            || ApiError::internal("the request cannot be accounted for", "no draft stands around the handlers");
+        Ok(Self::new(principal, draft.cloned().ok_or_else(missing)?))
     }
 }
 
@@ -82,6 +87,26 @@ async fn read(body: Body, most: usize, part: &mut Part) -> Result<Vec<u8>, ApiEr
     Ok(bytes)
 }
 
+/// The parameters of the URL as an object of texts, each given once.
+pub(super) struct QueryFields(pub(super) JsonObject);
+
+impl FromRequestParts<App> for QueryFields {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let pairs = UrlQuery::<Vec<(String, String)>>::from_request_parts(parts, app).await;
+        let UrlQuery(pairs) = pairs.map_err(|error| ApiError::new(ErrorKind::BadRequest, error.body_text()))?;
+        let mut fields = JsonObject::new();
+        for (name, value) in pairs {
+            if fields.contains_key(&name) {
+                return Err(FieldError::conflict(name, "given twice").into());
+            }
+            fields.insert(name, value.into());
+        }
+        Ok(Self(fields))
+    }
+}
+
 /// A body that may be left out: nothing is an object without fields.
 pub(super) struct OptionalBody(pub(super) JsonObject);
 
@@ -101,46 +126,46 @@ fn too_long(most: usize) -> ApiError {
 }
 
 impl JsonBody {
-    /// The endpoint that the body names as its `model`, if `principal` may call it, and the rest of the body.
-    pub(super) fn open(mut self, app: &App, principal: &Principal) -> Result<(Allowed<Query>, JsonObject), ApiError> {
+    /// The endpoint that the body names as its `model`, if the caller may call it, and the rest of the body.
+    pub(super) fn open(mut self, app: &App, caller: &Caller) -> Result<(Allowed<Query>, JsonObject), ApiError> {
         let model = wire::take_text(&mut self.0, "model")?;
         let model = model.ok_or_else(|| FieldError::Missing { field: "model".into() })?;
-        Ok((app.gate().allow(principal, &model)?, self.0))
+        Ok((app.gate().allow(caller, &model)?, self.0))
     }
 
     /// As [`JsonBody::open`], but the body may leave out its `model` where [`named_or_only`] can tell which is meant.
     pub(super) fn open_or_only(
         mut self,
         app: &App,
-        principal: &Principal,
+        caller: &Caller,
         task: Option<Task>,
     ) -> Result<(Allowed<Query>, JsonObject), ApiError> {
         let model = wire::take_text(&mut self.0, "model")?;
-        Ok((named_or_only(app, principal, model.as_deref(), task)?, self.0))
+        Ok((named_or_only(app, caller, model.as_deref(), task)?, self.0))
     }
 }
 
 /// The endpoint `model`, or where none is named the only one of `task` (of any task, where that is `None`) that
-/// `principal` may call.
+/// the caller may call.
 ///
 /// # Errors
 /// 400 where there is no such endpoint, or several, with their names; 503 while a model is loading, since more than one may
 /// be meant then.
 pub(super) fn named_or_only(
     app: &App,
-    principal: &Principal,
+    caller: &Caller,
     model: Option<&str>,
     task: Option<Task>,
 ) -> Result<Allowed<Query>, ApiError> {
     if let Some(model) = model {
-        return app.gate().allow(principal, model);
+        return app.gate().allow(caller, model);
     }
     let fail = |kind, text: String| Err(ApiError::new(kind, text).with_field("model"));
     if app.endpoints().is_loading() {
         let text = "a model is still loading, so `model` must say which one is meant";
         return fail(ErrorKind::Unavailable, text.to_owned());
     }
-    let mut endpoints = app.gate().all::<Query>(principal);
+    let mut endpoints = app.gate().all::<Query>(caller);
     // One whose task is not known yet may be meant too.
     let may_do = |own: Option<Task>| own.is_none() || task.is_none() || own == task;
     endpoints.retain(|allowed| may_do(allowed.endpoint().task()));

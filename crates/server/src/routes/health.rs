@@ -6,7 +6,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::gate::{Principal, View};
+use crate::gate::{Caller, View};
 use crate::metrics;
 use crate::serve::App;
 
@@ -27,9 +27,9 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
 }
 
 /// `GET /metrics`. The labels name endpoints, so this takes a caller.
-pub(super) async fn metrics(State(app): State<App>, principal: Principal) -> Response {
+pub(super) async fn metrics(State(app): State<App>, caller: Caller) -> Response {
     metrics::memory(app.models().memory());
-    for allowed in app.gate().all::<View>(&principal) {
+    for allowed in app.gate().all::<View>(&caller) {
         let endpoint = allowed.endpoint();
         for load in endpoint.entities().iter().filter_map(|entity| entity.provider().load()) {
             metrics::load(endpoint.name(), load);

@@ -4,12 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::endpoints::ServedEntity;
 use crate::wire::answer::AnswerObject;
-use crate::wire::options::{Bookkeeping, FinishReason, Usage};
+use crate::wire::options::{FinishReason, Usage};
 
 const SERVED_MODEL_NAME: HeaderName = HeaderName::from_static("served-model-name");
 
@@ -61,15 +60,4 @@ pub(super) fn served_by(entity: &ServedEntity, mut response: Response) -> Respon
         response.headers_mut().insert(SERVED_MODEL_NAME, name);
     }
     response
-}
-
-/// Writes what the caller said of the call into the log, within the request's span. Most say nothing.
-pub(super) fn record(bookkeeping: &Bookkeeping) {
-    match serde_json::to_value(bookkeeping) {
-        Ok(Value::Object(fields)) if !fields.is_empty() => {
-            let fields = Value::Object(fields);
-            tracing::info!(%fields, "the caller said of this call");
-        }
-        _ => {}
-    }
 }

@@ -8,7 +8,7 @@ use super::identity::Spelling;
 use super::{chat, completions, embeddings, rerank};
 use crate::endpoints::Task;
 use crate::error::ApiError;
-use crate::gate::{Principal, Query};
+use crate::gate::{Caller, Query};
 use crate::serve::App;
 use crate::wire::{self, JsonObject};
 
@@ -16,10 +16,10 @@ use crate::wire::{self, JsonObject};
 pub(super) async fn invoke(
     State(app): State<App>,
     PathName(name): PathName,
-    principal: Principal,
+    caller: Caller,
     JsonBody(mut fields): JsonBody,
 ) -> Result<Response, ApiError> {
-    let endpoint = app.gate().allow::<Query>(&principal, &name)?;
+    let endpoint = app.gate().allow::<Query>(&caller, &name)?;
     wire::take_text(&mut fields, "model")?;
     let spelling = Spelling::SnakeAndCamel;
     // A body that names no task is for what the endpoint does; where that is not known yet, as for a chat.

@@ -17,44 +17,39 @@ mod health;
 mod identity;
 mod invocations;
 mod models;
+mod permissions;
 mod rerank;
+mod scim;
+mod serving;
 mod stream;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tokenize;
+mod tokens;
 mod tools;
 
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware;
-use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
+use self::table::{Needs, Route};
 use crate::error::{ApiError, ErrorKind};
+use crate::gate::Permission;
 use crate::serve::App;
 
-/// Every route of the server. Layers are listed from the inside out.
+/// Where the data plane is found, in either dialect.
+const DATA_PLANES: [&str; 4] = ["/v1", "/serving-endpoints", "/ai-gateway/mlflow/v1", "/ai-gateway/openai/v1"];
+
+/// The server with everything that stands around its routes. Layers are listed from the inside out.
 pub(crate) fn router(app: App) -> Router {
-    let routes = Router::new()
-        .nest("/v1", data_plane())
-        .nest("/serving-endpoints", data_plane())
-        .nest("/ai-gateway/mlflow/v1", data_plane())
-        .nest("/ai-gateway/openai/v1", data_plane())
-        .merge(tokenizer())
-        .route("/v2/rerank", post(rerank::create_v2))
-        .route("/rerank", post(rerank::create_text_ranks))
-        .route("/serving-endpoints/{name}/invocations", post(invocations::invoke))
-        .route("/.well-known/databricks-config", get(health::databricks_config))
-        .route("/admin/models", get(admin::list))
-        .route("/admin/models/{name}/load", post(admin::load))
-        .route("/admin/models/{name}/unload", post(admin::unload))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
+    let routes = table::router(routes())
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_route)
         .with_state(app.clone())
+        .layer(middleware::from_fn_with_state(app.clone(), around::account))
         .layer(middleware::from_fn_with_state(app, admission::admit))
         .layer(middleware::from_fn(around::count));
     // A router of its own, because the path is trimmed before the inner one looks at it.
@@ -67,24 +62,50 @@ pub(crate) fn router(app: App) -> Router {
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
 }
 
-/// The paths that all prefixes share.
-fn data_plane() -> Router<App> {
-    Router::new()
-        .route("/chat/completions", post(chat::create))
-        .route("/completions", post(completions::create))
-        .route("/embeddings", post(embeddings::create))
-        .route("/rerank", post(rerank::create))
-        .route("/models", get(models::list))
-        .route("/models/{id}", get(models::get))
-        .merge(tokenizer())
+/// Every route.
+fn routes() -> Vec<Route> {
+    let mut routes = vec![
+        Route::post("/v2/rerank", QUERY, rerank::create_v2),
+        Route::post("/rerank", QUERY, rerank::create_text_ranks),
+        Route::post("/serving-endpoints/{name}/invocations", QUERY, invocations::invoke),
+        Route::get("/.well-known/databricks-config", Needs::Nothing, health::databricks_config),
+        Route::get("/admin/models", Needs::Caller, admin::list),
+        Route::post("/admin/models/{name}/load", MANAGE, admin::load),
+        Route::post("/admin/models/{name}/unload", MANAGE, admin::unload),
+        Route::get("/health/live", Needs::Nothing, health::live),
+        Route::get("/health/ready", Needs::Nothing, health::ready),
+        Route::get("/metrics", Needs::Caller, health::metrics),
+    ];
+    routes.extend(tokenizer(""));
+    routes.extend(scim::routes());
+    routes.extend(tokens::routes());
+    routes.extend(permissions::routes());
+    routes.extend(serving::routes());
+    for prefix in DATA_PLANES {
+        routes.extend([
+            Route::post(format!("{prefix}/chat/completions"), QUERY, chat::create),
+            Route::post(format!("{prefix}/completions"), QUERY, completions::create),
+            Route::post(format!("{prefix}/embeddings"), QUERY, embeddings::create),
+            Route::post(format!("{prefix}/rerank"), QUERY, rerank::create),
+            Route::get(format!("{prefix}/models"), Needs::Caller, models::list),
+            Route::get(format!("{prefix}/models/{{id}}"), VIEW, models::get),
+        ]);
+        routes.extend(tokenizer(prefix));
+    }
+    routes
 }
 
-/// The paths of tokenizers, which evaluation harnesses look for at the root.
-fn tokenizer() -> Router<App> {
-    Router::new()
-        .route("/tokenize", post(tokenize::tokenize))
-        .route("/detokenize", post(tokenize::detokenize))
-        .route("/tokenizer_info", get(tokenize::info))
+const VIEW: Needs = Needs::Level(Permission::CanView);
+const QUERY: Needs = Needs::Level(Permission::CanQuery);
+const MANAGE: Needs = Needs::Level(Permission::CanManage);
+
+/// The paths of tokenizers, which evaluation harnesses look for at the root too.
+fn tokenizer(prefix: &str) -> [Route; 3] {
+    [
+        Route::post(format!("{prefix}/tokenize"), QUERY, tokenize::tokenize),
+        Route::post(format!("{prefix}/detokenize"), QUERY, tokenize::detokenize),
+        Route::get(format!("{prefix}/tokenizer_info"), QUERY, tokenize::info),
+    ]
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> ApiError {

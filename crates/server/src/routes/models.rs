@@ -6,13 +6,13 @@ use axum::extract::State;
 use super::extract::PathName;
 use crate::endpoints::Endpoint;
 use crate::error::ApiError;
-use crate::gate::{Principal, View};
+use crate::gate::{Caller, View};
 use crate::serve::App;
 use crate::wire::models::{Model, ModelList};
 
 /// `GET .../models`.
-pub(super) async fn list(State(app): State<App>, principal: Principal) -> Json<ModelList> {
-    let endpoints = app.gate().all::<View>(&principal);
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Json<ModelList> {
+    let endpoints = app.gate().all::<View>(&caller);
     let data = endpoints.iter().map(|allowed| model(allowed.endpoint())).collect();
     Json(ModelList { object: "list", data })
 }
@@ -21,9 +21,9 @@ pub(super) async fn list(State(app): State<App>, principal: Principal) -> Json<M
 pub(super) async fn get(
     State(app): State<App>,
     PathName(name): PathName,
-    principal: Principal,
+    caller: Caller,
 ) -> Result<Json<Model>, ApiError> {
-    let allowed = app.gate().allow::<View>(&principal, &name)?;
+    let allowed = app.gate().allow::<View>(&caller, &name)?;
     Ok(Json(model(allowed.endpoint())))
 }
 

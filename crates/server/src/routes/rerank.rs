@@ -5,12 +5,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
 use super::extract::JsonBody;
-use super::identity::{Identity, Spelling, record, served_by};
+use super::identity::{Identity, Spelling, served_by};
 use crate::config::Limits;
 use crate::endpoints::{ServedEntity, Task};
 use crate::error::ApiError;
-use crate::gate::{Allowed, Principal, Query};
-use crate::metrics;
+use crate::gate::{Allowed, Caller, Query};
 use crate::providers::{RerankCall, Scores, TooLong};
 use crate::serve::App;
 use crate::wire::embeddings::EmbeddingUsage;
@@ -21,31 +20,27 @@ use crate::wire::rerank::{
 use crate::wire::{FieldError, JsonObject, Request};
 
 /// `POST .../rerank` of every prefix: Cohere's first version, and Jina's.
-pub(super) async fn create(State(app): State<App>, principal: Principal, body: JsonBody) -> Result<Response, ApiError> {
-    let (endpoint, fields) = body.open(&app, &principal)?;
+pub(super) async fn create(State(app): State<App>, caller: Caller, body: JsonBody) -> Result<Response, ApiError> {
+    let (endpoint, fields) = body.open(&app, &caller)?;
     answer(&app, &endpoint, fields, "1").await
 }
 
 /// `POST /v2/rerank`: Cohere's second version.
-pub(super) async fn create_v2(
-    State(app): State<App>,
-    principal: Principal,
-    body: JsonBody,
-) -> Result<Response, ApiError> {
-    let (endpoint, fields) = body.open(&app, &principal)?;
+pub(super) async fn create_v2(State(app): State<App>, caller: Caller, body: JsonBody) -> Result<Response, ApiError> {
+    let (endpoint, fields) = body.open(&app, &caller)?;
     answer(&app, &endpoint, fields, "2").await
 }
 
 /// `POST /rerank`: text-embeddings-inference's, which names no model.
 pub(super) async fn create_text_ranks(
     State(app): State<App>,
-    principal: Principal,
+    caller: Caller,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let (endpoint, fields) = body.open_or_only(&app, &principal, Some(Task::Rerank))?;
+    let (endpoint, fields) = body.open_or_only(&app, &caller, Some(Task::Rerank))?;
     let entity = endpoint.entity_for(Task::Rerank)?;
     let Request { fields: rerank, bookkeeping } = Request::<TextRankFields>::read(fields)?;
-    record(&bookkeeping);
+    endpoint.record(&bookkeeping);
     let (raw, shown) = (rerank.raw_scores == Some(true), rerank.return_text == Some(true));
     let call = text_ranks_call(rerank, app.limits())?;
     let texts = if shown { call.documents.clone() } else { Vec::new() };
@@ -67,7 +62,7 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let entity = endpoint.entity_for(Task::Rerank)?;
     let Request { fields: rerank, bookkeeping } = Request::<RerankFields>::read(fields)?;
-    record(&bookkeeping);
+    endpoint.record(&bookkeeping);
     refuse_unhonoured(&rerank)?;
     let results = top_n(rerank.top_n, rerank.documents.len())?;
     let shown = if rerank.return_documents == Some(true) { rerank.documents.clone() } else { Vec::new() };
@@ -94,8 +89,7 @@ pub(super) async fn answer(
 
 /// The scores of all documents; their tokens are counted.
 async fn scores(endpoint: &Allowed<Query>, entity: &ServedEntity, call: RerankCall) -> Result<Scores, ApiError> {
-    let (name, scoring) = (endpoint.endpoint().name(), entity.provider().rerank(call));
-    Ok(metrics::measured_call(scoring, name, |scores| scores.prompt_tokens).await?)
+    Ok(endpoint.measured_call(entity.provider().rerank(call), |scores| scores.prompt_tokens).await?)
 }
 
 /// The indices of the scores, the best first; of equal ones the earlier first.

@@ -6,25 +6,21 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::extract::{JsonBody, named_or_only};
-use super::identity::{record, served_by};
+use super::identity::served_by;
 use super::{conversation, tools};
 use crate::error::{ApiError, ErrorKind};
-use crate::gate::Principal;
+use crate::gate::Caller;
 use crate::providers::{ConversationEnd, TokenizeCall};
 use crate::serve::App;
 use crate::wire::tokenize::{DetokenizeFields, Detokenized, TokenizeFields, Tokenized, TokenizerDescription};
 use crate::wire::{self, FieldError, Request};
 
 /// `POST .../tokenize`.
-pub(super) async fn tokenize(
-    State(app): State<App>,
-    principal: Principal,
-    body: JsonBody,
-) -> Result<Response, ApiError> {
-    let (endpoint, fields) = body.open_or_only(&app, &principal, None)?;
+pub(super) async fn tokenize(State(app): State<App>, caller: Caller, body: JsonBody) -> Result<Response, ApiError> {
+    let (endpoint, fields) = body.open_or_only(&app, &caller, None)?;
     let entity = endpoint.entity()?;
     let Request { fields, bookkeeping } = wire::tokenize::read::<TokenizeFields>(fields)?;
-    record(&bookkeeping);
+    endpoint.record(&bookkeeping);
     let spelled = fields.return_token_strs == Some(true);
     let found = entity.provider().tokenize(call(fields)?).await?;
     let answer = Tokenized {
@@ -37,15 +33,11 @@ pub(super) async fn tokenize(
 }
 
 /// `POST .../detokenize`.
-pub(super) async fn detokenize(
-    State(app): State<App>,
-    principal: Principal,
-    body: JsonBody,
-) -> Result<Response, ApiError> {
-    let (endpoint, fields) = body.open_or_only(&app, &principal, None)?;
+pub(super) async fn detokenize(State(app): State<App>, caller: Caller, body: JsonBody) -> Result<Response, ApiError> {
+    let (endpoint, fields) = body.open_or_only(&app, &caller, None)?;
     let entity = endpoint.entity()?;
     let Request { fields, bookkeeping } = wire::tokenize::read::<DetokenizeFields>(fields)?;
-    record(&bookkeeping);
+    endpoint.record(&bookkeeping);
     let prompt = entity.provider().detokenize(fields.tokens).await?;
     Ok(served_by(entity, Json(Detokenized { prompt }).into_response()))
 }
@@ -60,12 +52,12 @@ pub(super) struct InfoParameters {
 /// `GET .../tokenizer_info`.
 pub(super) async fn info(
     State(app): State<App>,
-    principal: Principal,
+    caller: Caller,
     parameters: Result<UrlQuery<InfoParameters>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, ApiError> {
     let UrlQuery(parameters) =
         parameters.map_err(|rejection| ApiError::new(ErrorKind::BadRequest, rejection.body_text()))?;
-    let endpoint = named_or_only(&app, &principal, parameters.model.as_deref(), None)?;
+    let endpoint = named_or_only(&app, &caller, parameters.model.as_deref(), None)?;
     let entity = endpoint.entity()?;
     let facts = entity.provider().tokenizer().await?;
     let answer = TokenizerDescription {

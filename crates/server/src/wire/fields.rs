@@ -87,6 +87,20 @@ impl FieldError {
         Self::Unsupported { field: field.into(), detail: detail.into() }
     }
 
+    /// The same error of a field that stands within another one.
+    pub fn within(mut self, place: &str) -> Self {
+        if let Self::Unknown { field }
+        | Self::Missing { field }
+        | Self::Type { field, .. }
+        | Self::Value { field, .. }
+        | Self::Conflict { field, .. }
+        | Self::Unsupported { field, .. } = &mut self
+        {
+            *field = format!("{place}.{field}");
+        }
+        self
+    }
+
     /// The field to blame; `None` where the body as a whole is.
     pub fn field(&self) -> Option<&str> {
         match self {

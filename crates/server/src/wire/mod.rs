@@ -16,10 +16,15 @@ mod json;
 mod later;
 pub mod models;
 pub mod options;
+pub mod permissions;
 mod read;
 mod request;
 pub mod rerank;
+pub mod scim;
+pub mod served;
+pub mod serving;
 pub mod tokenize;
+pub mod tokens;
 pub mod tools;
 
 pub use fields::FieldError;

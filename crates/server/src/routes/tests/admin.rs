@@ -101,7 +101,7 @@ async fn bodies_names_and_models_of_others_are_refused_by_name() {
 
 #[tokio::test]
 async fn only_who_has_the_token_manages() {
-    let app = app_for(Access::Token("right".into()));
+    let app = app_for(Access::token("right"));
     host(&app, "guest", 1);
     let calls =
         [("GET", "/admin/models"), ("POST", "/admin/models/guest/load"), ("POST", "/admin/models/guest/unload")];

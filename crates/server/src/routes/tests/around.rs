@@ -33,7 +33,7 @@ async fn what_does_not_exist_is_json_too() {
         ("/serving-endpoints/responses", 404, "ENDPOINT_NOT_FOUND"),
         ("/serving-endpoints/nobody/invocations", 404, "ENDPOINT_NOT_FOUND"),
         ("/serving-endpoints/models", 405, "BAD_REQUEST"),
-        ("/api/2.0/serving-endpoints", 404, "ENDPOINT_NOT_FOUND"),
+        ("/api/2.0/nothing", 404, "ENDPOINT_NOT_FOUND"),
     ] {
         let answer = post(&app, path, json!({"messages": []})).await;
         assert_eq!((answer.status.as_u16(), &answer.json()["error_code"]), (status, &json!(code)), "{path}");
@@ -111,7 +111,7 @@ async fn a_panic_is_one_failed_request() {
 
 #[tokio::test]
 async fn without_the_token_only_life_signs_answer() {
-    let app = app_for(Access::Token("sesame".into()));
+    let app = app_for(Access::token("sesame"));
     for (path, status) in [
         ("/v1/models", 401),
         ("/v1/models/chat-model", 401),

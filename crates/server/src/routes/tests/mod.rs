@@ -4,8 +4,11 @@ mod admin;
 mod answers;
 mod around;
 mod fake;
+mod matrix;
 mod plane;
 mod ranks;
+mod serving;
+mod stored;
 mod tokenizers;
 
 use axum::body::Body;
@@ -25,7 +28,7 @@ const LIMITS: Limits = Limits { body: 100_000, bodies: 100_000, texts: 4, choice
 
 /// A server for the local admin with endpoints `chat-model`, `base`, `vectors` and `ranks`.
 fn app() -> App {
-    app_for(Access::LocalAdmin)
+    app_for(Access::local())
 }
 
 fn without_endpoints(access: Access) -> App {

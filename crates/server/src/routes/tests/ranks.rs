@@ -62,7 +62,7 @@ async fn the_only_reranker_needs_no_name() {
 
 #[tokio::test]
 async fn without_a_reranker_there_is_nothing_to_choose() {
-    let app = super::without_endpoints(crate::gate::Access::LocalAdmin);
+    let app = super::without_endpoints(crate::gate::Access::local());
     serve(&app, "vectors", Fake::new(Task::Embeddings));
     let answer = post(&app, "/rerank", json!({"query": "q", "texts": ["ab"]})).await;
     assert_eq!(answer.status, 400);

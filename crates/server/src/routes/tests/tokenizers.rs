@@ -41,7 +41,7 @@ async fn without_a_name_the_only_model_is_meant() {
     assert_eq!(get(&app, "/tokenizer_info?model=nobody").await.status, 404);
     assert_eq!(get(&app, "/tokenizer_info?modle=base").await.status, 400, "a slip is not taken for no name");
 
-    let only = without_endpoints(Access::LocalAdmin);
+    let only = without_endpoints(Access::local());
     serve(&only, "base", Fake::new(Task::Completions));
     let answer = post(&only, "/tokenize", json!({"prompt": "x"})).await;
     assert!(answer.body.contains("is not known here"), "it was asked: {}", answer.body);
@@ -49,7 +49,7 @@ async fn without_a_name_the_only_model_is_meant() {
 
 #[tokio::test]
 async fn a_tokenizer_is_behind_the_gate_like_its_model() {
-    let app = app_for(Access::Token("sesame".into()));
+    let app = app_for(Access::token("sesame"));
     assert_eq!(get(&app, "/tokenizer_info?model=base").await.status, 401);
     assert_eq!(post(&app, "/tokenize", json!({"model": "base", "prompt": "x"})).await.status, 401);
     assert_eq!(post(&app, "/v1/detokenize", json!({"model": "base", "tokens": []})).await.status, 401);
