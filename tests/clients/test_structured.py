@@ -12,6 +12,7 @@ from typing import Literal, Optional, Union
 import jsonschema
 import openai
 import pytest
+from conftest import TOKEN
 from pydantic import BaseModel, Field
 
 import schemas
@@ -38,7 +39,7 @@ def of_schema(schema, strict=True):
 @pytest.fixture(scope="session")
 def closing(server) -> dict[str, int]:
     """A bias to the tokens that end strings, lists and objects: random weights would seldom come to an end."""
-    with openai.OpenAI(base_url=server.url, api_key="x", max_retries=0) as plain:
+    with openai.OpenAI(base_url=server.url, api_key=TOKEN, max_retries=0) as plain:
         def token(text):
             body = {"model": server.random_model, "prompt": text, "add_special_tokens": False}
             [token] = plain.post("/tokenize", body=body, cast_to=object)["tokens"]

@@ -2,6 +2,7 @@
 //! test program, and the counting of what could not be tested because something is absent.
 
 mod faults;
+mod postgres;
 mod process;
 mod promises;
 mod providers;
@@ -27,6 +28,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 pub use faults::{Fault, Faults};
+pub use postgres::Postgres;
 pub use process::ServerProcess;
 pub use promises::{assert_same, prompt, sampled};
 pub use providers::{ProviderStubs, STUB_KEY, STUB_TOKEN, StubRequest};

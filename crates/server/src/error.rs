@@ -58,6 +58,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// There are as many of its kind as there may be.
     QuotaExceeded,
+    /// There are as many as are allowed.
+    LimitExceeded,
     /// Something else is being done with it.
     Conflict,
     /// Known to the clients and not done by this server.
@@ -111,6 +113,7 @@ impl ErrorKind {
             Self::NotFound => (StatusCode::NOT_FOUND, INVALID, Some("not_found"), "RESOURCE_DOES_NOT_EXIST"),
             Self::AlreadyExists => (BAD, INVALID, Some("already_exists"), "RESOURCE_ALREADY_EXISTS"),
             Self::QuotaExceeded => (BAD, INVALID, Some("quota_exceeded"), "QUOTA_EXCEEDED"),
+            Self::LimitExceeded => (BAD, INVALID, Some("limit_exceeded"), "RESOURCE_LIMIT_EXCEEDED"),
             Self::Conflict => (StatusCode::CONFLICT, INVALID, Some("conflict"), "RESOURCE_CONFLICT"),
             Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, INVALID, Some("not_implemented"), "NOT_IMPLEMENTED"),
             Self::MethodNotAllowed => {

@@ -15,6 +15,7 @@ pub mod models;
 pub mod providers;
 mod room;
 pub mod routes;
+pub mod secrets;
 pub mod serve;
 pub mod sse;
 pub mod store;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
 
 pub use crate::config::{ConnectionLimits, Limits, ServeConfig, ServeSettings};
-use crate::connections;
-use crate::control::{ControlPlane, Hosting, NoSecrets};
+use crate::connections::{self, Listener};
+use crate::control::{ControlPlane, Hosting};
 use crate::endpoints::Registry;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Access, Directory, Gate};
@@ -19,7 +18,8 @@ use crate::models::Models;
 use crate::providers::external::{ExternalSettings, Upstreams};
 use crate::room::Room;
 use crate::routes;
-use crate::store::{Store, StoreError};
+use crate::secrets::Secrets;
+use crate::store::StoreError;
 use crate::usage::{Ingest, UsageLog};
 
 /// How often the metrics are folded.
@@ -50,7 +50,7 @@ impl App {
         Self::of_parts(gate, None, None, limits, models)
     }
 
-    /// A server with what is in `store`.
+    /// A server with what is in the store that `secrets` are in.
     ///
     /// # Errors
     /// Where the store cannot be read.
@@ -58,12 +58,12 @@ impl App {
         access: Access,
         limits: Limits,
         models: Models,
-        store: Store,
+        secrets: Secrets,
         hosting: Arc<dyn Hosting>,
     ) -> Result<Self, StoreError> {
         let gate = Arc::new(Gate::new(access, Directory::default()));
-        let upstreams = Upstreams::new(ExternalSettings::default(), Arc::new(NoSecrets));
-        let control = ControlPlane::new(store, Arc::clone(&gate), models.clone(), hosting, upstreams);
+        let upstreams = Upstreams::new(ExternalSettings::default(), Arc::new(secrets.clone()));
+        let control = ControlPlane::new(secrets, Arc::clone(&gate), models.clone(), hosting, upstreams);
         control.catch_up().await?;
         Ok(Self::of_parts(gate, Some(control), None, limits, models))
     }
@@ -147,7 +147,7 @@ const AFTER_THE_CUT: Duration = Duration::from_secs(1);
 /// Answers on `listener` until `shutdown` is done. Then no more requests are taken, while those that have begun get
 /// `drain` to come to their end; what is left after that is cut off.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     app: App,
     limits: ConnectionLimits,
     drain: Duration,
@@ -184,7 +184,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        () = connections::answer(listener, router(app.clone()), limits, life) => {}
+        () = connections::answer(listener.into(), router(app.clone()), limits, life) => {}
         () = folding => {}
         () = following => {}
         () = ingesting => {}

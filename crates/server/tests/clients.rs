@@ -7,6 +7,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use hearth_tests::{ServerProcess, absent, checkpoint, real_model, with_room};
 
+/// The administrator's.
+const TOKEN: &str = "hearth-clients-test-token";
+
 #[test]
 fn unmodified_clients_get_what_they_expect() -> Result<()> {
     let Some(python) = std::env::var_os("HEARTH_PYTHON") else {
@@ -23,13 +26,18 @@ fn unmodified_clients_get_what_they_expect() -> Result<()> {
     let random = format!("talker={}", roomy.path().display());
     let models = [place(chat, "llama-linear-f32"), random, place(embedding, "bert-mean"), reranker];
     let arguments: Vec<&str> = models.iter().flat_map(|model| ["--model", model]).collect();
-    let server = ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &arguments)?;
+    // Loaded by the endpoints that the tests make.
+    let hosted = with_room("llama-linear-f32")?;
+    let (state, hearth) = (tempfile::tempdir()?, Path::new(env!("CARGO_BIN_EXE_hearth")));
+    let server = ServerProcess::with_state(hearth, state.path(), &arguments, &[("HEARTH_TOKEN", TOKEN)])?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let status = Command::new(python)
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/clients"])
         .current_dir(root)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("HEARTH_URL", server.url())
+        .env("HEARTH_TOKEN", TOKEN)
+        .env("HEARTH_HOSTED_ENTITY", hosted.path())
         .env("HEARTH_CHAT_MODEL", chat)
         .env("HEARTH_RANDOM_MODEL", "talker")
         .env("HEARTH_EMBEDDING_MODEL", embedding)

@@ -3,6 +3,7 @@
 mod answer;
 mod bench;
 mod embed;
+mod file;
 mod limits;
 mod list;
 mod load;
@@ -53,11 +54,16 @@ enum Command {
     Token(token::Arguments),
     /// Show who used what
     Usage(usage::Arguments),
+    /// Check a configuration file of `serve`
+    CheckConfig(file::Arguments),
 }
 
 /// Runs the command line. Errors go to stderr, one line a cause.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match file::parsed() {
+        Ok(cli) => cli,
+        Err(error) => return failed(&error),
+    };
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("HEARTH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let arguments =
@@ -67,7 +73,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return failed(&error),
     };
     let outcome = match cli.command {
-        Command::Serve(arguments) => serve::main(arguments),
+        Command::Serve(arguments) => serve::main(&arguments),
         Command::Run(arguments) => run::main(&arguments),
         Command::Embed(arguments) => embed::main(&arguments),
         Command::Pull(arguments) => pull::main(&arguments),
@@ -76,6 +82,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Bench(arguments) => bench::main(&arguments),
         Command::Token(arguments) => token::main(&arguments),
         Command::Usage(arguments) => usage::main(arguments),
+        Command::CheckConfig(arguments) => file::main(&arguments),
     };
     drop(log);
     match outcome {

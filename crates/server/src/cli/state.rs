@@ -19,7 +19,7 @@ pub(super) struct StateArguments {
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Postgres database that takes the place of the folder's file; HEARTH_DATABASE keeps its password out of sight
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "HEARTH_DATABASE", hide_env_values = true)]
     database: Option<String>,
 }
 

@@ -1,12 +1,13 @@
 //! Connections: taking them in, and seeing to it that none of them can hurt the server.
 //!
 //! Owns how many there are, how long they may be idle, silent or deaf, and their end. Knows no route and no model: what
-//! is answered comes from a router. A connection speaks HTTP/1.1, which is what callers speak without TLS; so it has one
+//! is answered comes from a router. A connection speaks HTTP/1.1, within TLS where there is a certificate; so it has one
 //! request at a time, and the number of connections bounds the number of requests.
 
 mod exchange;
 mod places;
 mod socket;
+mod tls;
 
 use std::future::Future;
 use std::io;
@@ -20,6 +21,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -29,6 +31,7 @@ use exchange::Exchange;
 pub(crate) use exchange::{BodyLate, Crowded};
 use places::{Place, Places};
 use socket::Socket;
+pub use tls::{Tls, TlsError, TlsFiles};
 
 /// Most headers of a request, and most bytes of its line and headers together. Beyond either it is refused with 431.
 const HEADERS: usize = 100;
@@ -39,6 +42,9 @@ const OTHER_FILES: u64 = 256;
 
 /// How long accepting pauses when the system has no more files or memory for it.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a client may take at most to agree on how its connection is encrypted.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long connections get to pass on what is written when everything is over.
 const LAST_BYTES: Duration = Duration::from_secs(5);
@@ -56,6 +62,25 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(NEWCOMERS)
+}
+
+/// Where connections come in.
+pub struct Listener {
+    socket: TcpListener,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Listener {
+    /// The same, for connections within TLS if there is any.
+    pub fn new(socket: TcpListener, tls: Option<Arc<Tls>>) -> Self {
+        Self { socket, tls }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        Self::new(socket, None)
+    }
 }
 
 /// Raises the process's limit on open files as far as it goes, and gives the number of connections, `wanted` or fewer,
@@ -76,11 +101,12 @@ pub fn within_open_files(wanted: usize) -> usize {
 /// Answers on `listener` by `router` until `over` is done. Then idle connections are closed, and those that still have
 /// something to send get a moment for it.
 pub(crate) async fn answer(
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
     limits: ConnectionLimits,
     over: impl Future<Output = ()>,
 ) {
+    let Listener { socket: listener, tls } = listener;
     let places = Places::new(limits.most);
     let (closing, _) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -95,7 +121,8 @@ pub(crate) async fn answer(
             () = &mut over => break,
             accepted = accepted => accepted,
         };
-        let connection = Connection { router: router.clone(), place: Arc::new(place), limits };
+        let (router, tls) = (router.clone(), tls.clone());
+        let connection = Connection { router, tls, place: Arc::new(place), limits };
         tasks.spawn(connection.attend(stream, closing.subscribe()));
         while tasks.try_join_next().is_some() {}
     }
@@ -129,6 +156,7 @@ async fn accept(listener: &TcpListener, places: &Places) -> TcpStream {
 /// What one connection is served with.
 struct Connection {
     router: Router,
+    tls: Option<Arc<Tls>>,
     place: Arc<Place>,
     limits: ConnectionLimits,
 }
@@ -136,33 +164,51 @@ struct Connection {
 impl Connection {
     /// Serves the client to the end of the connection.
     async fn attend(self, stream: TcpStream, closing: watch::Receiver<bool>) {
-        let Self { router, place, limits } = self;
-        let socket = Socket::new(stream, limits.write_timeout);
+        let socket = Socket::new(stream, self.limits.write_timeout);
+        let bytes = socket.bytes(self.limits.write_timeout);
+        let Some(tls) = &self.tls else { return self.converse(&socket, bytes, closing).await };
+        let patience = HANDSHAKE.min(self.limits.idle_timeout);
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(patience, tls.acceptor().accept(bytes)) => shaken,
+            () = self.place.told_to_go() => return,
+            () = closed(closing.clone()) => return,
+        };
+        match shaken {
+            Ok(Ok(bytes)) => self.converse(&socket, bytes, closing).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a client and the server did not agree on TLS"),
+            Err(_) => tracing::debug!("a client took too long to agree on TLS"),
+        }
+    }
+
+    /// Answers what comes in these `bytes` of the socket.
+    async fn converse<Bytes>(&self, socket: &Socket, bytes: Bytes, closing: watch::Receiver<bool>)
+    where
+        Bytes: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let unread = Arc::new(AtomicBool::new(false));
         let exchange = Exchange {
-            router,
+            router: self.router.clone(),
             socket: socket.clone(),
-            place: Arc::clone(&place),
+            place: Arc::clone(&self.place),
             unread: Arc::clone(&unread),
-            body_timeout: limits.body_timeout,
+            body_timeout: self.limits.body_timeout,
         };
-        let bytes = TokioIo::new(socket.bytes(limits.write_timeout));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // Whether a client who closed its half is gone is for the exchange to say, once nothing is ready for it.
             .half_close(true)
-            .header_read_timeout(limits.idle_timeout)
+            .header_read_timeout(self.limits.idle_timeout)
             .max_headers(HEADERS)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(bytes, exchange);
+            .serve_connection(TokioIo::new(bytes), exchange);
         {
             let mut connection = pin!(connection);
             let served = tokio::select! {
                 served = connection.as_mut() => served,
-                () = place.told_to_go() => return,
+                () = self.place.told_to_go() => return,
                 () = closed(closing.clone()) => {
                     connection.as_mut().graceful_shutdown();
-                    if !socket.has_unsent() && !place.is_busy() {
+                    if !socket.has_unsent() && !self.place.is_busy() {
                         return;
                     }
                     connection.await
@@ -175,7 +221,7 @@ impl Connection {
         if unread.load(Ordering::Relaxed) {
             tokio::select! {
                 () = socket.linger() => {}
-                () = place.told_to_go() => {}
+                () = self.place.told_to_go() => {}
                 () = closed(closing) => {}
             }
         }

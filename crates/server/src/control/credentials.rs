@@ -1,30 +1,76 @@
-//! Credentials that were given as they are, and the secrets that external models refer to.
+//! Credentials of external models: those that were given as they are, and who may refer to which.
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use secrecy::SecretString;
+use serde_json::Value;
 
-use super::ControlPlane;
+use super::checks::OWN_SCOPE;
 use super::endpoints::Literal;
-use crate::error::{ApiError, ErrorKind};
-use crate::providers::external::{SecretError, SecretSource};
+use super::{Config, ControlPlane, Document, Entity, What};
+use crate::error::ApiError;
+use crate::gate::Principal;
 use crate::store::Change;
+use crate::wire::external::SecretReference;
 
 impl ControlPlane {
-    pub(super) async fn keep_literals(&self, _change: &mut Change, literals: Vec<Literal>) -> Result<(), ApiError> {
-        if literals.is_empty() {
-            return Ok(());
+    /// Keeps credentials of an endpoint, and forgets those that neither its configuration nor the coming one has. One that is
+    /// still served somewhere until the coming one is up is kept with them.
+    pub(super) async fn keep_literals(
+        &self,
+        change: &mut Change,
+        endpoint: &str,
+        document: &Document,
+        literals: Vec<Literal>,
+    ) -> Result<(), ApiError> {
+        let configs = [&document.config, &document.pending].into_iter().flatten();
+        let keys: Vec<String> =
+            configs.flat_map(|config| &config.entities).map(|entity| key(endpoint, entity)).collect();
+        let still = |key: &str| keys.iter().any(|kept| kept == key);
+        self.secrets().forget(change, (OWN_SCOPE, &format!("{endpoint}.")), still).await?;
+        for (reference, credential) in &literals {
+            self.secrets().keep(change, reference, credential).await?;
         }
-        Err(ApiError::new(ErrorKind::Unsupported, "credentials cannot be kept yet"))
+        Ok(())
+    }
+
+    /// Forgets all credentials of an endpoint.
+    pub(super) async fn forget_literals(&self, change: &mut Change, endpoint: &str) -> Result<(), ApiError> {
+        Ok(self.secrets().forget(change, (OWN_SCOPE, &format!("{endpoint}.")), |_| false).await?)
+    }
+
+    /// Refuses a configuration that refers to secrets which whoever asks for it may not read: the endpoint would read them in
+    /// their place. What was served `before` stays, whoever asked for that.
+    pub(super) async fn check_references(
+        &self,
+        principal: &Principal,
+        endpoint: &str,
+        config: &Config,
+        before: &[Entity],
+    ) -> Result<(), ApiError> {
+        let new = config.entities.iter().filter(|entity| before.iter().all(|one| one.id != entity.id));
+        for entity in new {
+            let What::External(model) = &entity.what else { continue };
+            let mut references = Vec::new();
+            collect(model, &mut references);
+            let own = key(endpoint, entity);
+            let others = references.iter().filter(|one| (one.scope(), one.key()) != (OWN_SCOPE, &own));
+            for reference in others {
+                self.check_reference(principal, reference).await?;
+            }
+        }
+        Ok(())
     }
 }
 
-/// No secrets.
-pub struct NoSecrets;
+/// Where the credential of an entity is kept.
+fn key(endpoint: &str, entity: &Entity) -> String {
+    format!("{endpoint}.{}", entity.id)
+}
 
-impl SecretSource for NoSecrets {
-    fn secret<'a>(&'a self, scope: &'a str, key: &'a str) -> BoxFuture<'a, Result<SecretString, SecretError>> {
-        let (scope, key) = (scope.to_owned(), key.to_owned());
-        async { Err(SecretError::Missing { scope, key }) }.boxed()
+/// The references in the configuration of a model.
+fn collect(value: &Value, found: &mut Vec<SecretReference>) {
+    match value {
+        Value::String(text) => found.extend(text.parse::<SecretReference>().ok()),
+        Value::Array(list) => list.iter().for_each(|value| collect(value, found)),
+        Value::Object(fields) => fields.values().for_each(|value| collect(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

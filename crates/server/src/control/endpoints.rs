@@ -65,6 +65,7 @@ impl ControlPlane {
         if let Some(config) = fields.config {
             let check = ConfigCheck { place: "config.", endpoint: &id, creator: creator.name(), version: 1 };
             let (config, secrets) = check.checked(config, &[], self.inner.deployments.models.as_ref())?;
+            self.check_references(creator, &id, &config, &[]).await?;
             (document.pending, document.last_version, literals) = (Some(config), 1, secrets);
         }
         let row = EndpointRow {
@@ -79,7 +80,7 @@ impl ControlPlane {
             return Err(already_exists("endpoint", &row.name).with_field("name"));
         }
         let mut change = self.store().change().await?;
-        self.keep_literals(&mut change, literals).await?;
+        self.keep_literals(&mut change, &row.id, &document, literals).await?;
         change.add_endpoint(&row).await.map_err(|error| match error.is_duplicate() {
             true => already_exists("endpoint", &row.name).with_field("name"),
             false => error.into(),
@@ -111,10 +112,11 @@ impl ControlPlane {
         let check = ConfigCheck { place: "", endpoint: id, creator: caller.name(), version };
         let before = document.shown().map_or(&[][..], |config| &config.entities);
         let (config, literals) = check.checked(fields, before, self.inner.deployments.models.as_ref())?;
+        self.check_references(caller, id, &config, before).await?;
         document.pending = Some(config);
         document.failure = None;
         document.last_version = version;
-        self.keep_literals(&mut change, literals).await?;
+        self.keep_literals(&mut change, id, &document, literals).await?;
         self.finish(change, allowed, &document).await
     }
 
@@ -124,6 +126,7 @@ impl ControlPlane {
     /// 400 for one that the command line or the configuration file names.
     pub async fn delete_endpoint(&self, allowed: &Allowed<Manage>) -> Result<(), ApiError> {
         let (mut change, _) = self.begin(allowed).await?;
+        self.forget_literals(&mut change, allowed.endpoint().id()).await?;
         change.delete_endpoint(allowed.endpoint().id()).await?;
         change.end_served_entities(allowed.endpoint().id(), now()).await?;
         self.commit(change).await

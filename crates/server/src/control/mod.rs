@@ -5,6 +5,7 @@
 
 mod checks;
 mod credentials;
+mod declared;
 mod deploy;
 mod document;
 mod endpoints;
@@ -13,6 +14,7 @@ mod grants;
 mod history;
 mod hosting;
 mod people;
+mod secrets;
 mod tokens;
 mod view;
 
@@ -23,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 pub(crate) use self::checks::no_mail;
-pub use self::credentials::NoSecrets;
+pub use self::declared::DeclareError;
 use self::deploy::Deployments;
 pub(crate) use self::document::{Config, Document, Entity, What};
 pub use self::grants::WantedGrant;
@@ -31,12 +33,14 @@ pub use self::hosting::Hosting;
 use self::hosting::SharedModels;
 pub use self::people::{Person, check_name};
 pub(crate) use self::people::{check_text, word};
+pub use self::secrets::Scope;
 pub use self::tokens::{NewToken, TOKENS_PER_PRINCIPAL, TokensOf};
 pub(crate) use self::view::{OURSELVES, task_name};
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Directory, Gate};
 use crate::models::{HostedModel, Models};
 use crate::providers::external::Upstreams;
+use crate::secrets::Secrets;
 use crate::store::{Change, Store, StoreError};
 
 /// How often the store is asked for what others have changed.
@@ -49,7 +53,7 @@ pub struct ControlPlane {
 }
 
 struct Inner {
-    store: Store,
+    secrets: Secrets,
     gate: Arc<Gate>,
     deployments: Deployments,
     /// The endpoints of the store, by id.
@@ -76,11 +80,17 @@ pub struct Record {
 }
 
 impl ControlPlane {
-    /// The control plane of that store, before it has looked into it. Must be called within a runtime.
-    pub fn new(store: Store, gate: Arc<Gate>, models: Models, hosting: Arc<dyn Hosting>, upstreams: Upstreams) -> Self {
+    /// The control plane of the store that these secrets are in, before it has looked into it. Must be called within a runtime.
+    pub fn new(
+        secrets: Secrets,
+        gate: Arc<Gate>,
+        models: Models,
+        hosting: Arc<dyn Hosting>,
+        upstreams: Upstreams,
+    ) -> Self {
         let deployments = Deployments::new(SharedModels::new(models, hosting), upstreams);
         let (records, revision) = (RwLock::default(), Mutex::new(-1));
-        Self { inner: Arc::new(Inner { store, gate, deployments, records, revision }) }
+        Self { inner: Arc::new(Inner { secrets, gate, deployments, records, revision }) }
     }
 
     /// Lets endpoints use a model that is kept anyway, under the name that [`Hosting`] finds it by.
@@ -104,7 +114,12 @@ impl ControlPlane {
 
     /// The store.
     pub fn store(&self) -> &Store {
-        &self.inner.store
+        self.inner.secrets.store()
+    }
+
+    /// The secrets in the store.
+    pub fn secrets(&self) -> &Secrets {
+        &self.inner.secrets
     }
 
     /// The gate, whose directory is kept as the store is.

@@ -115,7 +115,7 @@ impl Endpoint {
     }
 
     /// The same, whose requests are written into the usage or not.
-    pub(crate) fn with_usage(self, tracks_usage: bool) -> Self {
+    pub fn with_usage(self, tracks_usage: bool) -> Self {
         Self { tracks_usage, ..self }
     }
 

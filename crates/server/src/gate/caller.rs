@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
-use super::{Directory, Principal, TokenHash};
+use super::{Directory, Origins, Principal, TokenHash};
 use crate::error::{ApiError, ErrorKind};
 use crate::store::BUILT_IN_ADMIN;
 use crate::usage::Draft;
@@ -38,17 +38,19 @@ pub struct Access {
     pub local: bool,
     /// The administrator's token that the environment holds.
     pub token: Option<TokenHash>,
+    /// The sites whose pages may call from a browser, besides those of this machine.
+    pub origins: Origins,
 }
 
 impl Access {
     /// For an address that this machine alone can reach.
     pub fn local() -> Self {
-        Self { local: true, token: None }
+        Self { local: true, ..Self::default() }
     }
 
     /// For whoever has this token, or one that the directory knows.
     pub fn token(token: &str) -> Self {
-        Self { local: false, token: Some(TokenHash::of(token.as_bytes())) }
+        Self { token: Some(TokenHash::of(token.as_bytes())), ..Self::default() }
     }
 
     /// Whether anybody could come in.
@@ -72,7 +74,7 @@ impl Access {
             directory.recognised(BUILT_IN_ADMIN).ok_or_else(gone)
         };
         if self.is_open_to_all(directory) {
-            from_this_machine(headers)?;
+            from_this_machine(headers, &self.origins)?;
             return admin();
         }
         let given = bearer_token(headers).ok_or_else(|| {
@@ -90,7 +92,7 @@ impl Access {
 }
 
 /// Refuses what a page of another site, or a name that was pointed at this machine, makes a browser send.
-fn from_this_machine(headers: &HeaderMap) -> Result<(), ApiError> {
+fn from_this_machine(headers: &HeaderMap, origins: &Origins) -> Result<(), ApiError> {
     let refuse = |what: &str| {
         let text = format!(
             "without a token only this machine's own callers are answered, and the header `{what}` names another one"
@@ -100,6 +102,9 @@ fn from_this_machine(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     if text(header::HOST).is_some_and(|host| !is_loopback(host)) {
         return refuse("Host");
+    }
+    if headers.get(header::ORIGIN).is_some_and(|origin| origins.contain(origin)) {
+        return Ok(());
     }
     let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
     if origin.is_some_and(|host| !is_loopback(host)) {
@@ -203,6 +208,15 @@ mod tests {
         for headers in strange {
             let error = access.authenticate(&directory, &with_headers(headers)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Forbidden, "{headers:?}");
+        }
+        let origins = Origins::new(vec!["https://app.example.org".parse().unwrap()]);
+        let access = Access { origins, ..access };
+        for (headers, is_let_in) in [
+            (&[(header::HOST, "localhost"), (header::ORIGIN, "https://app.example.org")][..], true),
+            (&[(header::HOST, "localhost"), (header::ORIGIN, "https://evil.example.org")], false),
+            (&[(header::HOST, "app.example.org"), (header::ORIGIN, "https://app.example.org")], false),
+        ] {
+            assert_eq!(access.authenticate(&directory, &with_headers(headers)).is_ok(), is_let_in, "{headers:?}");
         }
     }
 }

@@ -7,6 +7,7 @@
 mod allowed;
 mod caller;
 mod directory;
+mod origin;
 mod principal;
 mod token;
 
@@ -17,6 +18,7 @@ use axum::http::HeaderMap;
 pub use allowed::{Admin, Allowed, Level, Manage, Query, View};
 pub use caller::{Access, Caller};
 pub use directory::{Directory, Grant};
+pub use origin::{NotAnOrigin, Origin, Origins};
 pub use principal::{Permission, Principal, UnknownPermission};
 pub use token::{Token, TokenHash};
 
@@ -68,6 +70,11 @@ impl Gate {
     /// Whether whoever calls is the administrator, since nobody has a token and only this machine can call.
     pub fn is_open_to_all(&self) -> bool {
         self.access.is_open_to_all(&self.directory())
+    }
+
+    /// The sites whose pages may call.
+    pub fn origins(&self) -> &Origins {
+        &self.access.origins
     }
 
     /// Who sent these headers.

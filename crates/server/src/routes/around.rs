@@ -1,22 +1,30 @@
 //! What stands around every handler: request ids in the log, errors in the path's dialect, counting, panics.
 
 use std::any::Any;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::uri::PathAndQuery;
-use axum::http::{Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_http::request_id::RequestId;
 use tracing::Instrument;
 use tracing::field::Empty;
 
+use super::identity::SERVED_MODEL_NAME;
 use crate::error::{ApiError, Dialect};
+use crate::gate::Origins;
 use crate::metrics;
 use crate::serve::App;
 use crate::sse;
 use crate::usage::Draft;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How long a browser may go by what it was told when it asked beforehand.
+const ASKED_BEFOREHAND: Duration = Duration::from_secs(600);
 
 /// Writes the body of an error in the dialect of the path, and the error into the log beside the request's id.
 pub(super) async fn render_errors(request: Request, next: Next) -> Response {
@@ -47,6 +55,21 @@ pub(super) async fn account(State(app): State<App>, mut request: Request, next: 
         draft.finish(response.status().as_u16());
     }
     response
+}
+
+/// Lets the pages of those sites read answers, and answers browsers that ask beforehand, who send no token yet. Nothing of a
+/// browser's own is let along: callers name themselves by a token. `None` where no site is let in.
+pub(super) fn cors(origins: &Origins) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins.headers().collect();
+    let layer = || {
+        CorsLayer::new()
+            .allow_origin(origins.clone())
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers([header::RETRY_AFTER, X_REQUEST_ID, SERVED_MODEL_NAME])
+            .max_age(ASKED_BEFOREHAND)
+    };
+    (!origins.is_empty()).then(layer)
 }
 
 /// Counts requests by route and status. Stands inside the router, where the route is known.

@@ -10,7 +10,8 @@ use crate::endpoints::ServedEntity;
 use crate::wire::answer::AnswerObject;
 use crate::wire::options::{FinishReason, Usage};
 
-const SERVED_MODEL_NAME: HeaderName = HeaderName::from_static("served-model-name");
+/// The header that says which entity answered.
+pub(super) const SERVED_MODEL_NAME: HeaderName = HeaderName::from_static("served-model-name");
 
 /// How finish reasons are spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,6 +21,7 @@ mod openapi;
 mod permissions;
 mod rerank;
 mod scim;
+mod secrets;
 mod serving;
 mod stream;
 mod table;
@@ -47,6 +48,7 @@ const DATA_PLANES: [&str; 4] = ["/v1", "/serving-endpoints", "/ai-gateway/mlflow
 
 /// The server with everything that stands around its routes. Layers are listed from the inside out.
 pub(crate) fn router(app: App) -> Router {
+    let cors = around::cors(app.gate().origins());
     let routes = table::router(routes())
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_route)
@@ -55,13 +57,17 @@ pub(crate) fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app, admission::admit))
         .layer(middleware::from_fn(around::count));
     // A router of its own, because the path is trimmed before the inner one looks at it.
-    Router::new()
+    let router = Router::new()
         .fallback_service(routes)
         .layer(CatchPanicLayer::custom(around::panicked))
         .layer(middleware::from_fn(around::render_errors))
         .layer(middleware::map_request(around::without_trailing_slash))
         .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid));
+    match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
 }
 
 /// Every route.
@@ -83,6 +89,7 @@ fn routes() -> Vec<Route> {
     routes.extend(tokens::routes());
     routes.extend(permissions::routes());
     routes.extend(serving::routes());
+    routes.extend(secrets::routes());
     routes.extend(usage::routes());
     for prefix in DATA_PLANES {
         routes.extend([

@@ -7,6 +7,7 @@ mod change;
 mod endpoints;
 mod error;
 mod people;
+mod secrets;
 mod served;
 mod tokens;
 mod usage;
@@ -23,6 +24,7 @@ pub use change::{Change, Changed, Changes, Subject};
 pub use endpoints::{EndpointRow, GrantRow};
 pub use error::StoreError;
 pub use people::{ADMINS, BUILT_IN_ADMIN, PrincipalKind, PrincipalRow, USERS};
+pub use secrets::AclRow;
 pub use served::ServedEntityRow;
 pub use tokens::TokenRow;
 pub use usage::{Grouping, UsageFilter, UsagePlace, UsageSums, Visible};
@@ -31,6 +33,7 @@ pub use usage::{Grouping, UsageFilter, UsagePlace, UsageSums, Visible};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "control plane", include_str!("../../migrations/0001_control_plane.sql")),
     (2, "principal details", include_str!("../../migrations/0002_principal_details.sql")),
+    (3, "secrets", include_str!("../../migrations/0003_secrets.sql")),
     (4, "usage", include_str!("../../migrations/0004_usage.sql")),
 ];
 

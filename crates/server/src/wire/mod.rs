@@ -21,6 +21,7 @@ mod read;
 mod request;
 pub mod rerank;
 pub mod scim;
+pub mod secrets;
 pub mod served;
 pub mod serving;
 pub mod tokenize;

@@ -3,12 +3,14 @@
 mod admin;
 mod answers;
 mod around;
+mod cors;
 mod fake;
 mod matrix;
 mod people;
 mod permissions;
 mod plane;
 mod ranks;
+mod secrets;
 mod serving;
 mod stored;
 mod tokenizers;

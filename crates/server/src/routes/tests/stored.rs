@@ -17,8 +17,8 @@ use crate::endpoints::Task;
 use crate::gate::Access;
 use crate::models::{Models, Source};
 use crate::providers::Provider;
+use crate::secrets::Secrets;
 use crate::serve::App;
-use crate::store::Store;
 
 /// The administrator's token.
 pub(super) const ADMIN: &str = "sesame";
@@ -88,9 +88,9 @@ pub(super) async fn call(app: &App, token: &str, method: &str, path: &str, body:
 }
 
 async fn open(folder: &std::path::Path, access: Access, gone: &Arc<AtomicBool>) -> App {
-    let store = Store::temporary(folder).await;
+    let secrets = Secrets::temporary(folder).await;
     let hosting = Arc::new(Scripts(Arc::clone(gone)));
-    App::with_store(access, LIMITS, Models::new(1000, false, None), store, hosting).await.unwrap()
+    App::with_store(access, LIMITS, Models::new(1000, false, None), secrets, hosting).await.unwrap()
 }
 
 /// Models by what they are to do: `chat`, `vectors`, `hanging`, `broken`, `huge`.

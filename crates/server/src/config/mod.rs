@@ -2,23 +2,33 @@
 //!
 //! The only place of this crate that reads the environment.
 
+mod file;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::gate::{Access, TokenHash};
+use secrecy::{ExposeSecret, SecretString};
+
+pub use file::{ConfigFile, Declared, DeclaredEndpoint, DeclaredPrincipal, FileError, Place, PrincipalName, Setting};
+
+use crate::gate::{Access, Origin, Origins, TokenHash};
+use crate::secrets::KeySource;
 use crate::store::StoreLocation;
 
 /// The environment variable of the token.
 pub const TOKEN_VARIABLE: &str = "HEARTH_TOKEN";
 
-/// The environment variable of the database.
-const DATABASE_VARIABLE: &str = "HEARTH_DATABASE";
-
 const MEBIBYTE: usize = 1 << 20;
+
+/// The environment variable of the key of secrets.
+pub const SECRETS_KEY_VARIABLE: &str = "HEARTH_SECRETS_KEY";
 
 /// The embedded store, in the folder of the state.
 const STORE_FILE: &str = "hearth.db";
+
+/// The key of secrets, in the folder of the state.
+const SECRETS_KEY_FILE: &str = "secrets.key";
 
 /// What was typed.
 #[derive(Clone)]
@@ -45,6 +55,12 @@ pub struct ServeSettings {
     pub state: Option<PathBuf>,
     /// A Postgres database, which takes the place of a file in the folder.
     pub database: Option<String>,
+    /// The sites whose pages may call from a browser.
+    pub origins: Vec<Origin>,
+    /// The certificate for TLS; none: connections are not encrypted.
+    pub tls: Option<TlsFiles>,
+    /// The key of secrets in base64, which goes before the one in the folder.
+    pub secrets_key: Option<SecretString>,
 }
 
 impl Default for ServeSettings {
@@ -61,23 +77,27 @@ impl Default for ServeSettings {
             request_timeout: Duration::from_secs(600),
             state: None,
             database: None,
+            origins: Vec::new(),
+            tls: None,
+            secrets_key: None,
         }
     }
 }
 
 impl ServeSettings {
-    /// The defaults, with the token, the folders and the database of the environment.
+    /// The defaults, with the token, the key and the folders of the environment.
     pub fn from_environment() -> Self {
         let variable = |name| std::env::var(name).ok();
-        let (token, database) = (variable(TOKEN_VARIABLE), variable(DATABASE_VARIABLE));
-        Self { token, database, state: state_folder(), ..Self::default() }
+        let token = variable(TOKEN_VARIABLE);
+        let secrets_key = variable(SECRETS_KEY_VARIABLE).map(SecretString::from);
+        Self { token, secrets_key, state: state_folder(), ..Self::default() }
     }
 
     /// Checks what was typed.
     pub fn check(self) -> Result<ServeConfig, ConfigError> {
         let token = self.token.map(checked_token).transpose()?;
         let token = token.map(|token| TokenHash::of(token.as_bytes()));
-        let access = Access { local: self.host.is_loopback(), token };
+        let access = Access { local: self.host.is_loopback(), token, origins: Origins::new(self.origins) };
         let limits = Limits {
             body: at_least_one("the longest request body", self.body_limit)?,
             bodies: at_least_one("the room for request bodies", self.bodies_limit)?,
@@ -87,9 +107,12 @@ impl ServeSettings {
         };
         let connections = self.connections.check()?;
         let state = self.state.ok_or(ConfigError::NoState)?;
+        let given = self.secrets_key.map(|key| key.expose_secret().parse()).transpose();
+        let given = given.map_err(|_| ConfigError::SecretsKey)?;
+        let secrets_key = KeySource { given, file: state.join(SECRETS_KEY_FILE) };
         let store = self.database.map_or_else(|| StoreLocation::File(state.join(STORE_FILE)), StoreLocation::Postgres);
         let address = SocketAddr::new(self.host, self.port);
-        Ok(ServeConfig { address, access, limits, connections, state, store })
+        Ok(ServeConfig { address, access, limits, connections, state, store, secrets_key, tls: self.tls })
     }
 }
 
@@ -146,6 +169,19 @@ pub struct ServeConfig {
     pub state: PathBuf,
     /// Where the store is.
     pub store: StoreLocation,
+    /// Where the key of its secrets is.
+    pub secrets_key: KeySource,
+    /// The certificate for TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+/// The files of a certificate, both in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those between it and an authority that clients know.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// How much one request may ask for.
@@ -188,6 +224,9 @@ pub enum ConfigError {
     /// The token cannot be sent.
     #[error("the token in {TOKEN_VARIABLE} must be visible ASCII without blanks, and not empty")]
     Token,
+    /// The key of secrets is none.
+    #[error("the key in {SECRETS_KEY_VARIABLE} must be 32 bytes in base64, as `openssl rand -base64 32` writes them")]
+    SecretsKey,
     /// A limit of 0 refuses everything.
     #[error("{what} must be at least 1, not 0")]
     Zero {
