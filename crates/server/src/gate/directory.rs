@@ -243,3 +243,67 @@ impl Directory {
         self.memberships.get(id).map_or(&[], Vec::as_slice)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::ADMINS;
+
+    fn row(id: &str, kind: PrincipalKind, name: &str) -> PrincipalRow {
+        PrincipalRow { id: id.to_owned(), ..PrincipalRow::new(kind, name, name) }
+    }
+
+    fn ids(groups: &[Arc<str>]) -> Vec<&str> {
+        groups.iter().map(AsRef::as_ref).collect()
+    }
+
+    #[test]
+    fn groups_that_hold_each_other_are_found_once() {
+        let mut directory = Directory::built_in();
+        directory.put_principal(row("10", PrincipalKind::Group, "a"), vec!["11".into(), "20".into()]);
+        directory.put_principal(row("11", PrincipalKind::Group, "b"), vec!["10".into(), "11".into()]);
+        directory.put_principal(row("20", PrincipalKind::User, "u"), Vec::new());
+        assert_eq!(ids(&directory.groups_of(&"20".into())), [USERS, "10", "11"]);
+        let user = directory.recognised("20").unwrap();
+        assert!(!user.is_admin() && directory.permission(&user, "e").is_none());
+    }
+
+    #[test]
+    fn a_name_is_found_for_as_long_as_somebody_has_it() {
+        let mut directory = Directory::built_in();
+        let found = |directory: &Directory, name: &str| {
+            directory.named(PrincipalKind::Group, name).map(|row| row.id.clone())
+        };
+        directory.put_principal(row("10", PrincipalKind::Group, "a"), Vec::new());
+        assert_eq!(found(&directory, "a").as_deref(), Some("10"));
+        assert!(directory.named(PrincipalKind::User, "a").is_none());
+        // The name goes to another one, before the change of the one that had it is seen.
+        directory.put_principal(row("11", PrincipalKind::Group, "a"), Vec::new());
+        directory.put_principal(row("10", PrincipalKind::Group, "b"), Vec::new());
+        assert_eq!((found(&directory, "a").as_deref(), found(&directory, "b").as_deref()), (Some("11"), Some("10")));
+        directory.remove_principal("11");
+        assert_eq!(found(&directory, "a"), None);
+        assert_eq!(found(&directory, "admins").as_deref(), Some(ADMINS));
+    }
+
+    #[test]
+    fn whoever_is_removed_leaves_nothing_behind() {
+        let mut directory = Directory::built_in();
+        directory.put_principal(row("20", PrincipalKind::User, "u"), Vec::new());
+        directory.put_principal(row("10", PrincipalKind::Group, "a"), vec!["20".into()]);
+        let grant = |principal: &str| GrantRow {
+            endpoint_id: "e".into(),
+            principal_id: principal.into(),
+            level: "CAN_QUERY".into(),
+            origin: "api".into(),
+        };
+        directory.set_grants("e", vec![grant("10"), grant("20")]).unwrap();
+        let user = directory.recognised("20").unwrap();
+        assert_eq!(directory.permission(&user, "e"), Some(Permission::CanQuery));
+        directory.remove_principal("10");
+        assert_eq!((ids(directory.memberships("20")), directory.grants("e").count()), (vec![], 1));
+        directory.remove_principal("20");
+        assert!(directory.recognised("20").is_none() && directory.members("10").is_empty());
+        assert_eq!(directory.grants("e").count(), 0);
+    }
+}
