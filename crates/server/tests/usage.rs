@@ -97,7 +97,7 @@ fn ask(address: SocketAddr, path: &str, id: &str, body: &Value) -> Result<String
     let mut connection = TcpStream::connect(address)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     let body = body.to_string();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\nx-request-id: {id}\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\nx-request-id: {id}\r\n");
     connection.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
     let mut answer = Vec::new();
     // What came before the connection broke counts too.
@@ -232,7 +232,7 @@ fn call(server: &ServerProcess, token: &str, request: (&str, &str), body: &Value
     let mut connection = TcpStream::connect(server.address())?;
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let head =
-        format!("{method} {path} HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\nauthorization: Bearer {token}");
+        format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\nauthorization: Bearer {token}");
     connection.write_all(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
@@ -247,7 +247,7 @@ fn see_each_other(first_place: &Place, second_place: &Place) -> Result<()> {
     let (first, second) = (first_place.serve()?, second_place.serve()?);
     let admin = first_place.run(&["token", "create", "--user", "ada@example.com", "--admin"])?;
     let admin = admin.trim();
-    let status = |server: &ServerProcess, token: &str| {
+    let status = |server: &ServerProcess, token: &str| -> Result<u16> {
         Ok(call(server, token, ("GET", "/api/2.0/preview/scim/v2/Me"), &Value::Null)?.0)
     };
     let both = [&first, &second];
