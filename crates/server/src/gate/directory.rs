@@ -271,9 +271,8 @@ mod tests {
     #[test]
     fn a_name_is_found_for_as_long_as_somebody_has_it() {
         let mut directory = Directory::built_in();
-        let found = |directory: &Directory, name: &str| {
-            directory.named(PrincipalKind::Group, name).map(|row| row.id.clone())
-        };
+        let found =
+            |directory: &Directory, name: &str| directory.named(PrincipalKind::Group, name).map(|row| row.id.clone());
         directory.put_principal(row("10", PrincipalKind::Group, "a"), Vec::new());
         assert_eq!(found(&directory, "a").as_deref(), Some("10"));
         assert!(directory.named(PrincipalKind::User, "a").is_none());

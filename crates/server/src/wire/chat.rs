@@ -139,7 +139,7 @@ pub struct Part {
 }
 
 /// An image.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageUrl {
     /// Where it is, or itself in a `data:` URL.
