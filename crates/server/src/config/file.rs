@@ -1,84 +1,21 @@
 //! `hearth.toml`: what is typed in it, and what it declares once it was checked.
 //!
-//! Owns the names of its tables and fields, and the places that messages about them name. What the settings of `[server]`
+//! Owns the places that messages about it name. What the settings of `[server]`
 //! mean is the command line's to say, whose flags they are; what is declared is brought into the store by `control`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use super::checked_token;
+use super::typed::{EndpointTable, GroupTable, MemberTable, PermissionTable, PersonTable, Typed};
 use crate::endpoints::check_name;
 use crate::gate::{Permission, TokenHash};
 use crate::store::PrincipalKind;
-
-/// The file as it is typed.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Typed {
-    /// Flags of `hearth serve`, with `_` for `-`.
-    #[serde(default)]
-    server: BTreeMap<String, Spanned<Value>>,
-    endpoints: Option<Vec<EndpointTable>>,
-    #[serde(default)]
-    users: Vec<PersonTable>,
-    #[serde(default)]
-    service_principals: Vec<PersonTable>,
-    #[serde(default)]
-    groups: Vec<GroupTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EndpointTable {
-    name: Spanned<String>,
-    model: Spanned<String>,
-    on_demand: Option<bool>,
-    usage_tracking: Option<bool>,
-    #[serde(default)]
-    permissions: Vec<Spanned<PermissionTable>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PermissionTable {
-    user: Option<String>,
-    group: Option<String>,
-    service_principal: Option<String>,
-    level: Spanned<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PersonTable {
-    /// Of a service principal its application id.
-    name: Spanned<String>,
-    display_name: Option<String>,
-    token_file: Option<Spanned<PathBuf>>,
-    token_variable: Option<Spanned<String>>,
-    token_sha256: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GroupTable {
-    name: Spanned<String>,
-    #[serde(default)]
-    members: Vec<Spanned<MemberTable>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MemberTable {
-    user: Option<String>,
-    group: Option<String>,
-    service_principal: Option<String>,
-}
 
 /// A configuration file, checked but for its settings.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! The only place of this crate that reads the environment.
 
 mod file;
+mod typed;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
