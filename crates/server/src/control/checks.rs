@@ -9,6 +9,7 @@ use super::endpoints::{Literal, stored};
 use super::hosting::SharedModels;
 use crate::endpoints::entity_name;
 use crate::error::{ApiError, ErrorKind};
+use crate::gate::Principal;
 use crate::providers::external::ExternalModel;
 use crate::store::now;
 use crate::wire::external::SecretReference;
@@ -33,8 +34,8 @@ pub(super) struct ConfigCheck<'a> {
     pub(super) place: &'static str,
     /// The endpoint's id.
     pub(super) endpoint: &'a str,
-    /// Name of who asks for it.
-    pub(super) creator: &'a str,
+    /// Who asks for it.
+    pub(super) creator: &'a Principal,
     /// Its number.
     pub(super) version: i64,
 }
@@ -79,6 +80,15 @@ impl ConfigCheck<'_> {
         Ok((Config { version: self.version, started: now(), entities }, literals))
     }
 
+    /// Refuses what only administrators may have loaded.
+    fn may_serve(&self, model: &str, place: &str) -> Result<(), ApiError> {
+        if self.creator.is_admin() || !leads_elsewhere(model) {
+            return Ok(());
+        }
+        let text = "only members of the group `admins` may serve a model that is not in the catalogue";
+        Err(ApiError::new(ErrorKind::Forbidden, text).with_field(format!("{place}.entity_name")))
+    }
+
     fn entity(
         &self,
         fields: ServedEntityFields,
@@ -105,6 +115,7 @@ impl ConfigCheck<'_> {
             }
             (None, Some(name)) => {
                 let version = fields.entity_version.unwrap_or_else(|| "1".to_owned());
+                self.may_serve(&name, place)?;
                 models.check(&name).map_err(|reason| {
                     ApiError::new(ErrorKind::NotFound, reason).with_field(format!("{place}.entity_name"))
                 })?;
@@ -119,11 +130,16 @@ impl ConfigCheck<'_> {
         check_entity_name(&name, place)?;
         let same = before.iter().find(|entity| literal.is_none() && entity.name == name && entity.what == what);
         let entity = same.cloned().unwrap_or_else(|| {
-            let creator = self.creator.to_owned();
+            let creator = self.creator.name().to_owned();
             Entity { id, name, creator, created: now(), share: 0, what }
         });
         Ok((entity, literal))
     }
+}
+
+/// Whether a name of a model leads out of the catalogue: to this machine's files, or to a hub.
+fn leads_elsewhere(name: &str) -> bool {
+    name.contains(['/', '\\']) || name.starts_with(['.', '~'])
 }
 
 fn check_entity_name(name: &str, place: &str) -> Result<(), FieldError> {

@@ -63,7 +63,7 @@ impl ControlPlane {
         };
         let mut literals = Vec::new();
         if let Some(config) = fields.config {
-            let check = ConfigCheck { place: "config.", endpoint: &id, creator: creator.name(), version: 1 };
+            let check = ConfigCheck { place: "config.", endpoint: &id, creator, version: 1 };
             let (config, secrets) = check.checked(config, &[], self.inner.deployments.models.as_ref())?;
             self.check_references(creator, &id, &config, &[]).await?;
             (document.pending, document.last_version, literals) = (Some(config), 1, secrets);
@@ -109,7 +109,7 @@ impl ControlPlane {
         }
         let version = document.last_version + 1;
         let (id, caller) = (allowed.endpoint().id(), allowed.caller().principal());
-        let check = ConfigCheck { place: "", endpoint: id, creator: caller.name(), version };
+        let check = ConfigCheck { place: "", endpoint: id, creator: caller, version };
         let before = document.shown().map_or(&[][..], |config| &config.entities);
         let (config, literals) = check.checked(fields, before, self.inner.deployments.models.as_ref())?;
         self.check_references(caller, id, &config, before).await?;

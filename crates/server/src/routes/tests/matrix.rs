@@ -236,6 +236,27 @@ async fn every_route_lets_in_whom_it_says_and_nobody_else() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
+/// Whoever manages an endpoint serves what the catalogue has; what else there is on this machine is for administrators.
+#[tokio::test]
+async fn only_administrators_serve_what_the_catalogue_does_not_have() {
+    let stored = Stored::new().await;
+    stored.endpoint("target", "chat").await;
+    let manager = somebody(&stored, PrincipalKind::User, Some(Permission::CanManage), Through::Own).await;
+    let administrator = administrator(&stored).await;
+    let serve = async |who: &Somebody, model: &str| {
+        let body = json!({"served_entities": [{"name": "a", "entity_name": model}]});
+        let path = "/api/2.0/serving-endpoints/target/config";
+        let answer = call(&stored.app, who.token.as_deref().unwrap(), "PUT", path, body).await;
+        stored.settled("target").await;
+        answer.status.as_u16()
+    };
+    for model in ["/etc", "./chat", "org/chat", "../chat"] {
+        assert_eq!(serve(&manager, model).await, 403, "{model}");
+        assert_eq!(serve(&administrator, model).await, 404, "{model}: he learns that there is none");
+    }
+    assert_eq!(serve(&manager, "system.ai.vectors").await, 200);
+}
+
 /// What is hidden is refused in the words for what is not there.
 #[tokio::test]
 async fn hidden_and_missing_endpoints_are_told_alike() {
