@@ -40,20 +40,18 @@ impl Place {
         }
     }
 
-    /// Goes on by a token that the mask allows; true where nothing can follow it.
-    pub(super) fn commit(&mut self, token: u32) -> Result<bool, GrammarError> {
-        let held = match self {
-            Self::Held(matcher) => {
+    /// Goes on by a token that the mask allows; `None` where nothing can follow it.
+    pub(super) fn commit(self, token: u32) -> Result<Option<Self>, GrammarError> {
+        let place = match self {
+            Self::Held(mut matcher) => {
                 matcher.consume_token(token).map_err(|error| GrammarError::failed(&error))?;
-                return Ok(matcher.is_stopped());
+                Self::Held(matcher)
             }
             Self::Free(text) => text.commit(token)?,
             Self::Either(either) => either.commit(token)?,
         };
-        let Some(matcher) = held else { return Ok(false) };
-        let ended = matcher.is_stopped();
-        *self = Self::Held(matcher);
-        Ok(ended)
+        let ended = matches!(&place, Self::Held(matcher) if matcher.is_stopped());
+        Ok((!ended).then_some(place))
     }
 
     /// A copy that shares nothing that changes what is said.
@@ -120,8 +118,8 @@ impl FreeText {
         }
     }
 
-    /// Goes on; the matcher when something has begun, from where on it alone says what may come.
-    fn commit(&mut self, token: u32) -> Result<Option<Box<Matcher>>, GrammarError> {
+    /// Goes on. From where something has begun, the grammar alone says what may come.
+    fn commit(mut self: Box<Self>, token: u32) -> Result<Place, GrammarError> {
         let vocabulary = Arc::clone(&self.vocabulary);
         let bytes = vocabulary.tok_trie().token(token);
         let seen = match bytes.first() {
@@ -129,7 +127,7 @@ impl FreeText {
             _ => self.look(bytes),
         };
         if self.taken == 0 && matches!(seen, Seen::Nothing) {
-            return Ok(None);
+            return Ok(Place::Free(self));
         }
         self.matcher.consume_token(token).map_err(|error| GrammarError::failed(&error))?;
         self.taken += 1;
@@ -139,9 +137,9 @@ impl FreeText {
                 self.matcher.rollback(self.taken).map_err(|error| GrammarError::failed(&error))?;
                 self.taken = 0;
             }
-            Seen::Whole => return Ok(Some(Box::new(self.matcher.deep_clone()))),
+            Seen::Whole => return Ok(Place::Held(self.matcher)),
         }
-        Ok(None)
+        Ok(Place::Free(self))
     }
 
     fn look(&mut self, bytes: &[u8]) -> Seen {
@@ -211,8 +209,8 @@ impl Either {
         Ok(mask)
     }
 
-    /// Goes on; the matcher of the one that the answer has become.
-    fn commit(&mut self, token: u32) -> Result<Option<Box<Matcher>>, GrammarError> {
+    /// Goes on, as one of the two where the answer cannot become the other.
+    fn commit(mut self: Box<Self>, token: u32) -> Result<Place, GrammarError> {
         let decided = self.is_decided_by(token);
         self.said.extend(written(self.vocabulary.tok_trie(), token));
         let takes = |matcher: &mut Option<Box<Matcher>>| {
@@ -233,10 +231,13 @@ impl Either {
         if decided {
             self.second = None;
         }
-        match (&self.first, &self.second) {
-            (Some(_), Some(_)) => Ok(None),
+        match (self.first.take(), self.second.take()) {
+            (Some(first), Some(second)) => {
+                (self.first, self.second) = (Some(first), Some(second));
+                Ok(Place::Either(self))
+            }
+            (Some(one), None) | (None, Some(one)) => Ok(Place::Held(one)),
             (None, None) => Err(GrammarError::failed(&"a token that it does not allow")),
-            _ => Ok(self.first.take().or(self.second.take())),
         }
     }
 

@@ -19,7 +19,7 @@ static THREADS: LazyLock<Option<rayon::ThreadPool>> = LazyLock::new(|| {
 });
 
 /// A place in a grammar, and the mask there.
-type Step = Result<(Box<Place>, Arc<TokenSet>), GrammarError>;
+type Step = Result<(Place, Arc<TokenSet>), GrammarError>;
 
 /// Which token may come next in one sequence.
 pub struct GrammarState {
@@ -30,14 +30,14 @@ enum Next {
     /// Being computed.
     Awaited(Receiver<Step>),
     /// Known.
-    Known(Box<Place>, Arc<TokenSet>),
+    Known(Place, Arc<TokenSet>),
     /// There is none: the grammar has ended or failed.
     None(GrammarError),
 }
 
 impl GrammarState {
     pub(super) fn new(grammar: Arc<Grammar>) -> Self {
-        Self { next: Next::Awaited(compute(move || Box::new(grammar.copied()))) }
+        Self { next: Next::Awaited(compute(move || grammar.copied())) }
     }
 
     /// The tokens that may come next: those with which the text can still become one of the grammar's, and the end tokens
@@ -67,15 +67,15 @@ impl GrammarState {
     pub fn commit(&mut self, token: u32) -> Result<bool, GrammarError> {
         self.mask()?;
         let ended = || Next::None(GrammarError::failed(&"it has ended"));
-        let Next::Known(mut place, _) = std::mem::replace(&mut self.next, ended()) else { return Ok(true) };
-        match place.commit(token) {
-            Ok(true) => return Ok(true),
-            Ok(false) => {}
+        let Next::Known(place, _) = std::mem::replace(&mut self.next, ended()) else { return Ok(true) };
+        let place = match place.commit(token) {
+            Ok(Some(place)) => place,
+            Ok(None) => return Ok(true),
             Err(error) => {
                 self.next = Next::None(error.clone());
                 return Err(error);
             }
-        }
+        };
         self.next = match place.known_mask() {
             Some(mask) => Next::Known(place, mask),
             None => Next::Awaited(compute(move || place)),
@@ -91,7 +91,7 @@ impl std::fmt::Debug for GrammarState {
 }
 
 /// Computes the mask of a place on another thread.
-fn compute(place: impl FnOnce() -> Box<Place> + Send + 'static) -> Receiver<Step> {
+fn compute(place: impl FnOnce() -> Place + Send + 'static) -> Receiver<Step> {
     let (sender, receiver) = channel();
     let work = move || {
         let step = catch_unwind(AssertUnwindSafe(|| {
