@@ -100,7 +100,8 @@ fn owner() -> Result<Option<(u32, u32)>> {
     }
     let users = std::fs::read_to_string("/etc/passwd")?;
     let ids = |name: &str| {
-        let fields: Vec<&str> = users.lines().map(|line| line.split(':').collect()).find(|line: &Vec<&str>| line[0] == name)?;
+        let fields: Vec<&str> =
+            users.lines().map(|line| line.split(':').collect()).find(|line: &Vec<&str>| line[0] == name)?;
         Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
     };
     ids("postgres").or_else(|| ids("nobody")).context("no user to run Postgres as").map(Some)

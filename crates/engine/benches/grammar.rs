@@ -58,8 +58,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A name, a grammar and a text of it.
+type Case = (&'static str, GrammarSource, String);
+
 /// Grammars and a text of each.
-fn cases(tokenizer: &Tokenizer) -> Result<Vec<(&'static str, GrammarSource, String)>, Box<dyn Error>> {
+fn cases(tokenizer: &Tokenizer) -> Result<Vec<Case>, Box<dyn Error>> {
     let words = "The quick brown fox jumps over the lazy dog, and then it sleeps. ".repeat(3);
     let item = json!({"name": words, "price": 12.5, "tags": ["new", "large", "red and blue"], "kind": "book"});
     let order =

@@ -152,8 +152,8 @@ impl Server {
     }
 }
 
-const LIVE: &str = "GET /health/live HTTP/1.1\r\nhost: hearth\r\n\r\n";
-const LAST_LIVE: &str = "GET /health/live HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\n\r\n";
+const LIVE: &str = "GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n";
+const LAST_LIVE: &str = "GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 /// Places beyond the limit on connections.
 const RESERVE: usize = 64;
 const LONG: Duration = Duration::from_secs(600);
@@ -168,7 +168,7 @@ fn chat(path: &str, says: &str, streamed: bool) -> String {
     let body = format!(
         "{{\"model\": \"endless\", \"stream\": {streamed}, \"messages\": [{{\"role\": \"user\", \"content\": \"{says}\"}}]}}"
     );
-    format!("POST {path} HTTP/1.1\r\nhost: hearth\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 fn rest(mut stream: TcpStream) -> Result<String> {
@@ -218,14 +218,14 @@ fn a_body_that_stalls_is_refused() -> Result<()> {
     begins(&answer, 408)?;
     assert!(answer.contains("\"code\":\"request_timeout\"") && answer.contains("0.3 seconds"), "{answer}");
     let answer =
-        rest(server.send("POST /v1/rerank HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")?)?;
+        rest(server.send("POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")?)?;
     begins(&answer, 408)
 }
 
 #[test]
 fn a_body_that_comes_drop_by_drop_is_refused() -> Result<()> {
     let server = Server::start(ConnectionLimits { body_timeout: SHORT, ..limits() }, LONG)?;
-    let mut client = server.send("POST /v1/rerank HTTP/1.1\r\nhost: h\r\ncontent-length: 100000\r\n\r\n")?;
+    let mut client = server.send("POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n")?;
     client.set_read_timeout(Some(SHORT / 10))?;
     let begun = Instant::now();
     let mut first = [0; 12];
@@ -243,7 +243,7 @@ fn a_body_that_comes_drop_by_drop_is_refused() -> Result<()> {
 #[test]
 fn bodies_beyond_the_room_for_them_are_refused_and_short_ones_are_not() -> Result<()> {
     let server = Server::start(limits(), LONG)?;
-    let head = "POST /v1/rerank HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length";
+    let head = "POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length";
     let part = |length: usize| format!("{head}: {BODY}\r\n\r\n{}", " ".repeat(length));
     // The room is for two whole bodies: four halves and some of what is always taken in, but no fifth.
     let mut held: Vec<TcpStream> = (0..5).map(|_| server.send(&part(BODY / 2))).collect::<Result<_>>()?;
@@ -319,7 +319,7 @@ fn what_is_ready_is_sent_to_a_client_that_closed_its_half() -> Result<()> {
 #[test]
 fn requests_in_one_write_are_answered_in_order() -> Result<()> {
     let server = Server::start(limits(), LONG)?;
-    let nowhere = "GET /nowhere HTTP/1.1\r\nhost: hearth\r\n\r\n";
+    let nowhere = "GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut client = server.send(&[nowhere, LIVE, nowhere, LIVE].concat())?;
     for status in [404, 200, 404, 200] {
         begins(&next(&mut client)?, status)?;

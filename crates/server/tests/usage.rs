@@ -38,7 +38,12 @@ impl Place {
         let model = |name: &str, tiny: &str| format!("{name}={}", checkpoint(tiny).path.display());
         let (talker, vectors) = (model("talker", "llama-linear-f32"), model("vectors", "bert-mean"));
         let arguments = ["--model", &talker, "--model", &vectors];
-        ServerProcess::with_state(Path::new(env!("CARGO_BIN_EXE_hearth")), self.state.path(), &arguments, &self.variables())
+        ServerProcess::with_state(
+            Path::new(env!("CARGO_BIN_EXE_hearth")),
+            self.state.path(),
+            &arguments,
+            &self.variables(),
+        )
     }
 
     /// What a command of `hearth` writes.
@@ -92,7 +97,7 @@ fn ask(address: SocketAddr, path: &str, id: &str, body: &Value) -> Result<String
     let mut connection = TcpStream::connect(address)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     let body = body.to_string();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\nx-request-id: {id}\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\nx-request-id: {id}\r\n");
     connection.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
     let mut answer = Vec::new();
     // What came before the connection broke counts too.
@@ -125,13 +130,20 @@ fn round(place: &Place, round: usize) -> Result<HashMap<String, Seen>> {
     println!("round {round}: killed after {moment:?}");
     std::thread::scope(|scope| {
         let names = (0..CLIENTS).map(|client| format!("{round}-{client}"));
-        let clients: Vec<_> =
-            names.map(|name| scope.spawn({ let stop = &stop; move || client(address, &name, stop) })).collect();
+        let clients: Vec<_> = names
+            .map(|name| {
+                scope.spawn({
+                    let stop = &stop;
+                    move || client(address, &name, stop)
+                })
+            })
+            .collect();
         std::thread::sleep(moment);
         // Dropping a child's process kills it with the signal that no process hears.
         drop(server);
         stop.store(true, Ordering::Relaxed);
-        let seen = clients.into_iter().map(|client| client.join().ok().context("a client")).collect::<Result<Vec<_>>>()?;
+        let seen =
+            clients.into_iter().map(|client| client.join().ok().context("a client")).collect::<Result<Vec<_>>>()?;
         Ok(seen.into_iter().flatten().collect())
     })
 }
@@ -179,7 +191,8 @@ fn kills_lose_nothing(postgres: Option<&Postgres>) -> Result<()> {
     let ids: HashSet<&String> = written.iter().map(|row| &row["request_id"]).collect();
     assert_eq!(ids.len(), written.len(), "requests that are written down twice");
     for row in &written {
-        let (id, tokens) = (&row["request_id"], (number(row, "input_token_count")?, number(row, "output_token_count")?));
+        let (id, tokens) =
+            (&row["request_id"], (number(row, "input_token_count")?, number(row, "output_token_count")?));
         let sent = seen.get(id).with_context(|| format!("nobody has sent {row:?}"))?;
         (input, output) = (input + tokens.0, output + tokens.1);
         match acknowledged.get(id) {
@@ -218,7 +231,8 @@ fn call(server: &ServerProcess, token: &str, request: (&str, &str), body: &Value
     let (method, path) = request;
     let mut connection = TcpStream::connect(server.address())?;
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\nauthorization: Bearer {token}");
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\nauthorization: Bearer {token}");
     connection.write_all(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
@@ -233,12 +247,14 @@ fn see_each_other(first_place: &Place, second_place: &Place) -> Result<()> {
     let (first, second) = (first_place.serve()?, second_place.serve()?);
     let admin = first_place.run(&["token", "create", "--user", "ada@example.com", "--admin"])?;
     let admin = admin.trim();
-    let status = |server: &ServerProcess, token: &str| {
+    let status = |server: &ServerProcess, token: &str| -> Result<u16> {
         Ok(call(server, token, ("GET", "/api/2.0/preview/scim/v2/Me"), &Value::Null)?.0)
     };
     let both = [&first, &second];
     for server in both {
-        wait_for("a token of the command line", || Ok(status(server, admin)? == 200 && status(server, "guess")? == 401))?;
+        wait_for("a token of the command line", || {
+            Ok(status(server, admin)? == 200 && status(server, "guess")? == 401)
+        })?;
     }
     let (_, made) = call(&first, admin, ("POST", "/api/2.0/token/create"), &json!({"comment": "for a while"}))?;
     let token = made["token_value"].as_str().with_context(|| made.to_string())?;

@@ -182,8 +182,12 @@ fn assistant(open: &mut Vec<String>, blocks: Vec<Block>) -> Result<(), Refusal> 
 async fn messages(Shared(state): Shared<Arc<State>>, uri: Uri, headers: HeaderMap, bytes: Bytes) -> Response<Body> {
     let asked = || -> Result<Asked, Refusal> {
         let (body, _) = read::<MessagesBody>(&state, &uri, &headers, &bytes)?;
-        check_key(&headers, "x-api-key", STUB_KEY)?;
-        if !headers.contains_key("anthropic-version") || headers.contains_key("authorization") {
+        // The provider's own client has come to send a bearer token.
+        match headers.contains_key("authorization") {
+            true => check_key(&headers, "authorization", &format!("Bearer {STUB_KEY}"))?,
+            false => check_key(&headers, "x-api-key", STUB_KEY)?,
+        }
+        if !headers.contains_key("anthropic-version") {
             return refuse("anthropic-version: header is required");
         }
         body.asked()

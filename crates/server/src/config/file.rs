@@ -443,7 +443,7 @@ cors_origin = ["https://a.example.org", "https://b.example.org"]
 overcommit = true
 
 [[endpoints]]
-name = "chat"
+name = "talk"
 model = "smollm2-135m-instruct"
 on_demand = true
 usage_tracking = false

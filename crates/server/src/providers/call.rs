@@ -84,6 +84,8 @@ pub struct ChatMessage {
     pub role: Role,
     /// What is said.
     pub content: String,
+    /// What is said and shown, in order, of a message with images; `content` has its texts.
+    pub parts: Vec<ContentPart>,
     /// A name of the speaker.
     pub name: Option<String>,
     /// Calls that the assistant has made.
@@ -95,7 +97,31 @@ pub struct ChatMessage {
 impl ChatMessage {
     /// A message that is only text.
     pub fn text(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), name: None, calls: Vec::new(), answers: None }
+        Self { role, content: content.into(), parts: Vec::new(), name: None, calls: Vec::new(), answers: None }
+    }
+}
+
+/// A part of a message with images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContentPart {
+    /// A text.
+    Text(String),
+    /// An image.
+    Image {
+        /// Where it is: on the web, or in a `data:` URL.
+        url: String,
+        /// How closely to look: `low`, `high` and what else there is.
+        detail: Option<String>,
+    },
+}
+
+impl ContentPart {
+    /// The text that it is.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Image { .. } => None,
+        }
     }
 }
 

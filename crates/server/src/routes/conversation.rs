@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use crate::providers::call::{ChatMessage, MadeCall};
+use crate::providers::call::{ChatMessage, ContentPart, MadeCall};
 use crate::wire::FieldError;
-use crate::wire::chat::{Content, Message, Part, Role};
+use crate::wire::chat::{Content, ImageUrl, Message, Part, Role};
 use crate::wire::tools::ToolCall;
 
 /// Checks a conversation. `developer` is another name of `system`, which stands at most once and first; a tool's message
@@ -48,13 +48,16 @@ fn checked_message(index: usize, message: Message) -> Result<ChatMessage, FieldE
         }
         (_, None) => None,
     };
-    let content = match message.content {
+    let parts = match message.content {
         None if calls.is_empty() => return Err(FieldError::Missing { field: place("content") }),
-        None => String::new(),
-        Some(Content::Text(text)) => text,
-        Some(Content::Parts(parts)) => joined(parts, &place("content"))?,
+        None => Vec::new(),
+        Some(Content::Text(text)) => vec![ContentPart::Text(text)],
+        Some(Content::Parts(parts)) => checked_parts(parts, role, &place("content"))?,
     };
-    Ok(ChatMessage { role, content, name: message.name, calls, answers })
+    let texts: Vec<&str> = parts.iter().filter_map(ContentPart::text).collect();
+    let (content, is_text) = (texts.join("\n"), texts.len() == parts.len());
+    let parts = if is_text { Vec::new() } else { parts };
+    Ok(ChatMessage { role, content, parts, name: message.name, calls, answers })
 }
 
 /// The calls of a message.
@@ -94,23 +97,38 @@ fn refuse_others(message: &Message, place: impl Fn(&str) -> String) -> Result<()
     Ok(())
 }
 
-/// The texts of the parts, one a line.
-fn joined(parts: Vec<Part>, place: &str) -> Result<String, FieldError> {
-    let mut texts = Vec::with_capacity(parts.len());
-    for (index, part) in parts.into_iter().enumerate() {
-        let place = |field: &str| format!("{place}[{index}].{field}");
-        if part.kind != "text" {
-            return Err(FieldError::unsupported_value(place("type"), format!(" \"{}\"", part.kind)));
-        }
-        if let Some(field) = part.rest.keys().next() {
-            return Err(FieldError::Unknown { field: place(field) });
-        }
-        texts.push(part.text.ok_or_else(|| FieldError::Missing { field: place("text") })?);
-    }
-    if texts.is_empty() {
+/// Texts, and images that a user shows.
+fn checked_parts(parts: Vec<Part>, role: Role, place: &str) -> Result<Vec<ContentPart>, FieldError> {
+    if parts.is_empty() {
         return Err(FieldError::value(place, "a list that is not empty", "[]"));
     }
-    Ok(texts.join("\n"))
+    let parts = parts.into_iter().enumerate().map(|(index, part)| {
+        let place = |field: &str| format!("{place}[{index}].{field}");
+        let Part { kind, text, image_url, rest } = part;
+        if let Some(field) = rest.keys().next().filter(|_| kind == "text" || kind == "image_url") {
+            return Err(FieldError::Unknown { field: place(field) });
+        }
+        match (kind.as_str(), text, image_url) {
+            ("text", Some(text), None) => Ok(ContentPart::Text(text)),
+            ("text", None, None) => Err(FieldError::Missing { field: place("text") }),
+            ("image_url", None, Some(image)) if role == Role::User => image_part(image, place),
+            ("image_url", None, None) => Err(FieldError::Missing { field: place("image_url") }),
+            ("text", _, Some(_)) => Err(FieldError::Unknown { field: place("image_url") }),
+            ("image_url", Some(_), _) => Err(FieldError::Unknown { field: place("text") }),
+            (kind, ..) => Err(FieldError::unsupported_value(place("type"), format!(" \"{kind}\""))),
+        }
+    });
+    parts.collect()
+}
+
+fn image_part(image: ImageUrl, place: impl Fn(&str) -> String) -> Result<ContentPart, FieldError> {
+    let ImageUrl { url, detail } = image;
+    if !["http://", "https://", "data:image/"].iter().any(|scheme| url.starts_with(scheme)) {
+        let bound = "a URL that begins with https://, http:// or data:image/";
+        let beginning: String = url.chars().take(20).collect();
+        return Err(FieldError::value(place("image_url.url"), bound, format!("\"{beginning}\"")));
+    }
+    Ok(ContentPart::Image { url, detail })
 }
 
 #[cfg(test)]
@@ -147,6 +165,20 @@ mod tests {
         assert_eq!(conversation(messages).unwrap(), expected);
     }
 
+    fn image(url: &str) -> Value {
+        json!({"type": "image_url", "image_url": {"url": url, "detail": "low"}})
+    }
+
+    #[test]
+    fn images_stand_between_texts() {
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let parts = json!([text("a"), image("data:image/png;base64,AA=="), text("b")]);
+        let conversation = conversation(json!([{"role": "user", "content": parts}])).unwrap();
+        let image = ContentPart::Image { url: "data:image/png;base64,AA==".into(), detail: Some("low".into()) };
+        let parts = vec![ContentPart::Text("a".into()), image, ContentPart::Text("b".into())];
+        assert_eq!(conversation, [ChatMessage { parts, ..message(Role::User, "a\nb") }]);
+    }
+
     fn call(id: &str, arguments: &str) -> Value {
         json!({"id": id, "type": "function", "function": {"name": "f", "arguments": arguments}})
     }
@@ -179,7 +211,11 @@ mod tests {
             (json!([{"content": "x"}]), "messages[0].role"),
             (json!([{"role": "user", "content": "x", "colour": 1}]), "messages[0].colour"),
             (json!([{"role": "user", "content": []}]), "messages[0].content"),
-            (json!([{"role": "user", "content": [{"type": "image_url"}]}]), "messages[0].content[0].type"),
+            (json!([{"role": "user", "content": [{"type": "input_audio"}]}]), "messages[0].content[0].type"),
+            (json!([{"role": "user", "content": [{"type": "image_url"}]}]), "messages[0].content[0].image_url"),
+            (json!([{"role": "user", "content": [image("ftp://x")]}]), "messages[0].content[0].image_url.url"),
+            (json!([{"role": "system", "content": [image("https://x")]}]), "messages[0].content[0].type"),
+            (json!([{"role": "user", "content": [{"type": "text", "text": "a", "x": 1}]}]), "messages[0].content[0].x"),
             (json!([{"role": "user", "content": [{"type": "text"}]}]), "messages[0].content[0].text"),
             (json!([user, {"role": "tool", "content": "x", "tool_call_id": "1"}]), "messages[1].tool_call_id"),
             (json!([user, {"role": "tool", "content": "x"}]), "messages[1].tool_call_id"),

@@ -46,7 +46,7 @@ struct Noted {
 impl Draft {
     /// Of a request that arrives now.
     pub fn new(log: UsageLog, request_id: &str) -> Self {
-        let entry = Entry { request_id: request_id.to_owned(), request_time: now(), ..Entry::default() };
+        let entry = Entry { request_id: stored(request_id), request_time: now(), ..Entry::default() };
         let noted = Mutex::new(Some(Noted { entry, tracked: false }));
         Self(Arc::new(Inner { log, begun: Instant::now(), noted }))
     }

@@ -130,10 +130,22 @@ pub struct Part {
     pub kind: String,
     /// The text of a text part.
     pub text: Option<String>,
+    /// The image of an `image_url` part.
+    pub image_url: Option<ImageUrl>,
     /// Whatever else was given.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     pub rest: JsonObject,
+}
+
+/// An image.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageUrl {
+    /// Where it is, or itself in a `data:` URL.
+    pub url: String,
+    /// How closely to look at it.
+    pub detail: Option<String>,
 }
 
 /// One answer.

@@ -186,3 +186,22 @@ async fn keys_and_versions_stand_in_their_headers() {
     let anthropic = house.stubs.requests().into_iter().find(|request| request.path.starts_with("/anthropic")).unwrap();
     assert_eq!(anthropic.headers["anthropic-version"], "2023-06-01");
 }
+
+#[tokio::test]
+async fn images_are_shown_to_every_provider() {
+    let house = serving();
+    for provider in PROVIDERS {
+        let image = |url: &str| json!({"type": "image_url", "image_url": {"url": url}});
+        let text = json!({"type": "text", "text": "What is this?"});
+        let parts = json!([image("data:image/png;base64,AA=="), text, image("https://x.example/a.png")]);
+        let body = json!({"model": provider, "messages": [{"role": "user", "content": parts}]});
+        let answered = house.chat(&body).await;
+        assert_eq!(answered.status, 200, "{provider}: {}", answered.body);
+        let said = &answered.json()["choices"][0]["message"]["content"];
+        assert_eq!(said, "I see data:image/png;base64,AA==, https://x.example/a.png.", "{provider}");
+    }
+    let body = json!({"model": "anthropic", "messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": "data:image/png,raw"}}
+    ]}]});
+    assert_eq!(house.chat(&body).await.json()["error"]["param"], "messages[0].content");
+}

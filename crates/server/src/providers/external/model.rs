@@ -12,6 +12,9 @@ use crate::endpoints::Task;
 use crate::wire::FieldError;
 use crate::wire::external::{ExternalModelFields, ExternalTask, Plaintext, SecretReference};
 
+/// Checks a configuration.
+type Check = fn(&ExternalModelFields, &Place) -> Result<Arc<dyn Protocol>, FieldError>;
+
 /// A provider: a line of [`PROVIDERS`].
 pub struct ProviderEntry {
     /// As configurations spell it.
@@ -23,7 +26,7 @@ pub struct ProviderEntry {
     /// The two fields of the configuration of which one holds the credential; `None` where it needs none.
     pub(super) credential: for<'a> fn(&'a mut ExternalModelFields) -> Option<CredentialFields<'a>>,
     /// Checks the configuration. It is there, and its credential has been taken out.
-    pub(super) check: fn(&ExternalModelFields, &Place) -> Result<Arc<dyn Protocol>, FieldError>,
+    pub(super) check: Check,
 }
 
 impl fmt::Debug for ProviderEntry {

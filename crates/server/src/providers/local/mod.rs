@@ -20,6 +20,7 @@ use hearth_engine::text::{TextError, Tokenizer};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
+use super::call::ChatMessage;
 use super::{
     Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, ProviderLoad, RerankCall,
     Scores, TokenizeCall, TokenizedText, TokenizerFacts,
@@ -58,6 +59,9 @@ impl Provider for LocalProvider {
                 format!("`{field}` is not supported: the model {} does not think before it answers", self.model_name());
             return async { Err(ProviderError::invalid(field, text)) }.boxed();
         }
+        if let Some(refusal) = images_refusal(&call.messages, self.model_name()) {
+            return async { Err(refusal) }.boxed();
+        }
         match &self.model {
             LoadedModel::Decoder(engine) => decoder::chat(engine, call).boxed(),
             LoadedModel::Encoder(_) | LoadedModel::Reranker(_) => self.refuse(Task::Chat),
@@ -91,6 +95,11 @@ impl Provider for LocalProvider {
     }
 
     fn tokenize(&self, call: TokenizeCall) -> BoxFuture<'_, Result<TokenizedText, ProviderError>> {
+        if let TokenizeCall::Conversation { messages, .. } = &call
+            && let Some(refusal) = images_refusal(messages, self.model_name())
+        {
+            return async { Err(refusal) }.boxed();
+        }
         tokenizer::tokenize(&self.model, call).boxed()
     }
 
@@ -131,6 +140,15 @@ impl LocalProvider {
         let text = format!("the model {} does not do {task}", self.model_name());
         async { Err(ProviderError::WrongTask(text)) }.boxed()
     }
+}
+
+/// The refusal of a conversation with images by a model that only reads.
+fn images_refusal(messages: &[ChatMessage], model: &str) -> Option<ProviderError> {
+    let index = messages.iter().position(|message| !message.parts.is_empty())?;
+    let part = messages[index].parts.iter().position(|part| part.text().is_none())?;
+    let field = format!("messages[{index}].content[{part}].type");
+    let text = format!("`{field}` \"image_url\" is not supported: the model {model} reads texts only");
+    Some(ProviderError::invalid(&field, text))
 }
 
 /// Whether a field asks for thoughts, and not for none.

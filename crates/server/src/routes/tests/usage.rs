@@ -133,7 +133,7 @@ async fn every_end_of_a_request_is_written_down_once() {
     super::serve(app, "hanging", Fake::with(Script::Hang(Default::default())));
     super::serve(app, "vectors", Fake::new(crate::endpoints::Task::Embeddings));
     assert_eq!(tracked.ask(ADMIN, "busy", json!({})).await, 429);
-    assert_eq!(tracked.ask(ADMIN, "breaking", json!({"temperature": -1})).await, 400);
+    assert_eq!(tracked.ask(ADMIN, "breaking", json!({"colour": 1})).await, 400);
     assert_eq!(tracked.ask(ADMIN, "breaking", json!({})).await, 500);
     assert_eq!(tracked.ask(ADMIN, "breaking", json!({"stream": true})).await, 200, "the error comes as an event");
     assert_eq!(tracked.ask(ADMIN, "panicking", json!({})).await, 500);
@@ -256,7 +256,7 @@ async fn an_endpoint_has_numbers_of_its_own_whether_its_usage_is_written_down_or
     let off = json!({"usage_tracking_config": {"enabled": false}});
     assert_eq!(tracked.stored.call("PUT", "/api/2.0/serving-endpoints/talk/ai-gateway", off).await.status, 200);
     assert_eq!(tracked.ask(ADMIN, "talk", json!({})).await, 200);
-    assert_eq!(tracked.ask(ADMIN, "talk", json!({"temperature": -1})).await, 400);
+    assert_eq!(tracked.ask(ADMIN, "talk", json!({"colour": 1})).await, 400);
     assert_eq!(tracked.seen(ADMIN, "").await, json!([]));
     let path = "/api/2.0/serving-endpoints/talk/metrics";
     let metrics = tracked.stored.call("GET", path, Value::Null).await.body;

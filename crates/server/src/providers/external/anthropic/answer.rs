@@ -258,3 +258,85 @@ fn reason(text: &str) -> FinishReason {
         _ => FinishReason::Stop,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(events: &[Value]) -> Result<Vec<AnswerEvent>, Fault> {
+        let mut reader = MessageReader::default();
+        let mut read = Vec::new();
+        for event in events {
+            read.extend(reader.event(Event { data: event.to_string(), ..Event::default() })?);
+        }
+        assert!(reader.is_over());
+        Ok(read)
+    }
+
+    #[test]
+    fn calls_are_counted_and_other_blocks_are_not() {
+        let start =
+            |index: usize, block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});
+        let piece = |index: usize, json: &str| {
+            let delta = json!({"type": "input_json_delta", "partial_json": json});
+            json!({"type": "content_block_delta", "index": index, "delta": delta})
+        };
+        let stop = |index: usize| json!({"type": "content_block_stop", "index": index});
+        let tool = |id: &str, input: Value| json!({"type": "tool_use", "id": id, "name": "f", "input": input});
+        let usage = json!({"input_tokens": 1, "cache_read_input_tokens": null, "output_tokens": 1});
+        let events = read(&[
+            json!({"type": "message_start", "message": {"usage": usage}}),
+            start(0, json!({"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}})),
+            piece(0, "{\"query\": 1}"),
+            stop(0),
+            start(1, tool("a", json!({}))),
+            piece(1, ""),
+            stop(1),
+            start(2, tool("b", json!({"x": 1}))),
+            stop(2),
+            json!({"type": "something_new"}),
+            json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"input_tokens": 7, "output_tokens": 9}}),
+            json!({"type": "message_stop"}),
+        ])
+        .unwrap();
+        let begun = |id: &str| Some((id.to_owned(), "f".to_owned()));
+        let event = |call| AnswerEvent::Delta { index: 0, delta: call_delta(call) };
+        let expected = [
+            event(CallDelta { index: 0, begun: begun("a"), arguments: String::new() }),
+            event(CallDelta { index: 0, begun: None, arguments: "{}".into() }),
+            event(CallDelta { index: 1, begun: begun("b"), arguments: "{\"x\":1}".into() }),
+            AnswerEvent::Finished { index: 0, reason: FinishReason::ToolCalls, usage: Usage::new(7, 9) },
+        ];
+        assert_eq!(events, expected);
+    }
+
+    #[test]
+    fn errors_have_the_status_of_their_type_and_other_documents_are_no_answer() {
+        let error = json!({"type": "error", "error": {"type": "overloaded_error", "message": "m"}});
+        let told = Err(Fault::Told { status: Some(529), message: "m".to_owned() });
+        assert_eq!(read(std::slice::from_ref(&error)), told);
+        assert_eq!(MessageReader::default().whole(error.to_string().as_bytes()), told);
+        for broken in ["", "{}", "{\"type\": \"ping\"}", "{\"type\": \"message\", \"content\": []}"] {
+            assert!(matches!(MessageReader::default().whole(broken.as_bytes()), Err(Fault::Malformed(_))), "{broken}");
+        }
+        let mut cut = MessageReader::default();
+        assert!(cut.end().is_err(), "nothing has said why it ends");
+    }
+
+    #[test]
+    fn reasons_are_few_words_in_the_end() {
+        for (text, expected) in [
+            ("end_turn", FinishReason::Stop),
+            ("stop_sequence", FinishReason::Stop),
+            ("pause_turn", FinishReason::Stop),
+            ("max_tokens", FinishReason::Length),
+            ("model_context_window_exceeded", FinishReason::Length),
+            ("tool_use", FinishReason::ToolCalls),
+            ("refusal", FinishReason::ContentFilter),
+        ] {
+            assert_eq!(reason(text), expected, "{text}");
+        }
+    }
+}

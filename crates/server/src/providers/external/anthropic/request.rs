@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::providers::call::ChatMessage;
+use crate::providers::call::{ChatMessage, ContentPart};
 use crate::providers::external::given::{bounded, stops, taken};
 use crate::providers::external::protocol::Target;
 use crate::providers::external::tools::{GivenChoice, GivenFormat, choice, format, functions};
@@ -79,7 +79,10 @@ fn messages(messages: &[ChatMessage], target: Target<'_>) -> Result<Vec<Value>, 
     let mut turns: Vec<(&str, Vec<Value>)> = Vec::new();
     for (index, message) in messages.iter().enumerate().filter(|(_, message)| !is_system(message)) {
         let role = if message.role == Role::Assistant { "assistant" } else { "user" };
-        let blocks = blocks(message);
+        let blocks = blocks(message).map_err(|problem| {
+            let field = format!("messages[{index}].content");
+            ProviderError::invalid(&field, format!("`{field}`: {problem} for models of {}", target.provider))
+        })?;
         if blocks.is_empty() {
             let field = format!("messages[{index}].content");
             let text = format!("`{field}` must not be blank for models of {}", target.provider);
@@ -94,16 +97,42 @@ fn messages(messages: &[ChatMessage], target: Target<'_>) -> Result<Vec<Value>, 
 }
 
 /// What a message says. Texts of blanks alone, which some clients send beside calls, are refused by the API.
-fn blocks(message: &ChatMessage) -> Vec<Value> {
+fn blocks(message: &ChatMessage) -> Result<Vec<Value>, &'static str> {
     if let Some(id) = &message.answers {
-        return vec![json!({"type": "tool_result", "tool_use_id": id, "content": message.content})];
+        return Ok(vec![json!({"type": "tool_result", "tool_use_id": id, "content": message.content})]);
     }
-    let text = (!message.content.trim().is_empty()).then(|| json!({"type": "text", "text": message.content}));
-    let calls = message
-        .calls
-        .iter()
-        .map(|call| json!({"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}));
-    text.into_iter().chain(calls).collect()
+    let mut blocks = if message.parts.is_empty() {
+        text_block(&message.content).into_iter().collect()
+    } else {
+        message.parts.iter().filter_map(part_block).collect::<Result<Vec<_>, _>>()?
+    };
+    blocks.extend(
+        message
+            .calls
+            .iter()
+            .map(|call| json!({"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments})),
+    );
+    Ok(blocks)
+}
+
+fn text_block(text: &str) -> Option<Value> {
+    (!text.trim().is_empty()).then(|| json!({"type": "text", "text": text}))
+}
+
+fn part_block(part: &ContentPart) -> Option<Result<Value, &'static str>> {
+    match part {
+        ContentPart::Text(text) => text_block(text).map(Ok),
+        ContentPart::Image { url, .. } => {
+            Some(image_source(url).map(|source| json!({"type": "image", "source": source})))
+        }
+    }
+}
+
+/// Where an image is: `data:TYPE;base64,DATA` holds it.
+fn image_source(url: &str) -> Result<Value, &'static str> {
+    let Some(inline) = url.strip_prefix("data:") else { return Ok(json!({"type": "url", "url": url})) };
+    let (media_type, data) = inline.split_once(";base64,").ok_or("the data of an image must be base64")?;
+    Ok(json!({"type": "base64", "media_type": media_type, "data": data}))
 }
 
 /// The functions, and which of them is called.

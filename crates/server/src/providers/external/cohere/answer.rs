@@ -248,3 +248,51 @@ pub(super) fn embeddings(body: &[u8]) -> Result<Embeddings, Fault> {
     let usage: Usage = UsageDocument { billed_units, ..UsageDocument::default() }.into();
     Ok(Embeddings { vectors: document.embeddings.float, prompt_tokens: usage.prompt_tokens })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(reader: &mut ChatReader, value: &Value) -> Result<Vec<AnswerEvent>, Fault> {
+        reader.event(Event { data: value.to_string(), ..Event::default() })
+    }
+
+    #[test]
+    fn tokens_are_those_that_were_read_and_else_those_that_are_billed() {
+        let usage = |value: Value| Usage::from(serde_json::from_value::<UsageDocument>(value).unwrap());
+        let billed = json!({"input_tokens": 3.0, "output_tokens": 4.4});
+        let tokens = json!({"input_tokens": 30.0, "output_tokens": 40.0});
+        assert_eq!(usage(json!({"billed_units": billed, "tokens": tokens})), Usage::new(30, 40));
+        assert_eq!(usage(json!({"billed_units": billed, "cached_tokens": 2.0})), Usage::new(3, 4).with_cached(2));
+        assert_eq!(usage(json!({"tokens": {"input_tokens": -1.0}})), Usage::new(0, 0));
+    }
+
+    #[test]
+    fn an_answer_that_ends_with_an_error_is_one() {
+        for (reason, status) in [("ERROR", 500), ("TIMEOUT", 504)] {
+            let whole = json!({"finish_reason": reason, "message": {"role": "assistant"}}).to_string();
+            let Err(Fault::Told { status: told, .. }) = ChatReader::default().whole(whole.as_bytes()) else { panic!() };
+            assert_eq!(told, Some(status));
+            let end = json!({"type": "message-end", "delta": {"finish_reason": reason, "error": "m"}});
+            let told = Err(Fault::Told { status: Some(status), message: "m".to_owned() });
+            assert_eq!(event(&mut ChatReader::default(), &end), told);
+        }
+        let error = json!({"id": "1", "message": "m"});
+        let told = Err(Fault::Told { status: None, message: "m".to_owned() });
+        assert_eq!(event(&mut ChatReader::default(), &error), told);
+        assert_eq!(ChatReader::default().whole(error.to_string().as_bytes()), told);
+        assert!(matches!(ChatReader::default().whole(b"{}"), Err(Fault::Malformed(_))));
+        assert!(matches!(embeddings(b"{\"embeddings\": {}}"), Err(Fault::Malformed(_))));
+    }
+
+    #[test]
+    fn a_piece_of_a_call_that_has_not_begun_is_no_piece() {
+        let stray = json!({"type": "tool-call-delta", "index": 0, "delta": {"message": {"tool_calls": {"function": {"arguments": "x"}}}}});
+        assert!(matches!(event(&mut ChatReader::default(), &stray), Err(Fault::Malformed(_))));
+        let citation =
+            json!({"type": "citation-start", "index": 0, "delta": {"message": {"citations": {"text": "x"}}}});
+        assert_eq!(event(&mut ChatReader::default(), &citation), Ok(Vec::new()));
+    }
+}

@@ -194,3 +194,115 @@ impl Calls {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::wire::options::Usage;
+
+    fn read(reader: &mut ChatReader, document: &Value) -> Result<Vec<AnswerEvent>, Fault> {
+        reader.event(Event { data: document.to_string(), ..Event::default() })
+    }
+
+    fn chunk(delta: Value, reason: Value) -> Value {
+        json!({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+    }
+
+    fn delta(events: Vec<AnswerEvent>) -> Delta {
+        match events.into_iter().next() {
+            Some(AnswerEvent::Delta { index: 0, delta }) => delta,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn calls_are_told_apart_by_their_numbers_or_their_ids_or_not_at_all() {
+        let begun = |id: &str, name: &str| Some((id.to_owned(), name.to_owned()));
+        let mut reader = ChatReader::new(1);
+        let call = |more: Value| {
+            let mut call = json!({"type": "function"});
+            call.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            chunk(json!({"tool_calls": [call]}), Value::Null)
+        };
+        // Numbers that begin anywhere, and an id that is repeated in every piece.
+        let first = call(json!({"index": 3, "id": "a", "function": {"name": "f", "arguments": "{"}}));
+        assert_eq!(
+            delta(read(&mut reader, &first).unwrap()).calls,
+            [CallDelta { index: 0, begun: begun("a", "f"), arguments: "{".into() }]
+        );
+        let more = call(json!({"index": 3, "id": "a", "function": {"name": "f", "arguments": "}"}}));
+        let more = delta(read(&mut reader, &more).unwrap());
+        assert_eq!(more.calls, [CallDelta { index: 0, begun: None, arguments: "}".into() }]);
+        // Whole calls without numbers.
+        let whole = call(json!({"id": "b", "function": {"name": "g", "arguments": "{}"}}));
+        assert_eq!(
+            delta(read(&mut reader, &whole).unwrap()).calls,
+            [CallDelta { index: 1, begun: begun("b", "g"), arguments: "{}".into() }]
+        );
+        // Neither: it gets an id, since a result has to refer to one.
+        let nameless = call(json!({"index": 9, "function": {"name": "h"}}));
+        let [CallDelta { index: 2, begun: Some((id, _)), .. }] =
+            &delta(read(&mut reader, &nameless).unwrap()).calls[..]
+        else {
+            panic!("it begins")
+        };
+        assert!(id.starts_with("call_") && id.len() > 20, "{id}");
+        let stray = call(json!({"index": 7, "function": {"arguments": "x"}}));
+        assert!(matches!(read(&mut reader, &stray), Err(Fault::Malformed(_))));
+        // Some servers call the end of an answer with calls a stop.
+        read(&mut reader, &chunk(json!({}), json!("stop"))).unwrap();
+        let end = AnswerEvent::Finished { index: 0, reason: FinishReason::ToolCalls, usage: Usage::default() };
+        assert_eq!(reader.end().unwrap(), [end]);
+    }
+
+    #[test]
+    fn an_answer_is_its_texts_whatever_else_is_in_it() {
+        let parts = json!([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, {"type": "text", "text": "a"}]);
+        for (message, text) in [
+            (json!({"content": parts}), "a"),
+            (json!({"content": null, "refusal": "no"}), "no"),
+            (json!({"content": "b", "reasoning_content": "hm", "tool_calls": []}), "b"),
+        ] {
+            let whole = json!({"choices": [{"message": message, "finish_reason": "stop"}]}).to_string();
+            assert_eq!(delta(ChatReader::new(1).whole(whole.as_bytes()).unwrap()).text, text);
+        }
+        let nothing = json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": null}}]}).to_string();
+        let events = ChatReader::new(1).whole(nothing.as_bytes()).unwrap();
+        assert!(matches!(events[..], [AnswerEvent::Finished { reason: FinishReason::Stop, .. }]), "{events:?}");
+    }
+
+    #[test]
+    fn log_probabilities_arrive() {
+        let token =
+            json!({"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -1}]});
+        let choice = json!({"index": 0, "delta": {"content": "a"}, "logprobs": {"content": [token], "refusal": null}});
+        let tokens = delta(read(&mut ChatReader::new(1), &json!({"choices": [choice]})).unwrap()).tokens;
+        assert_eq!(
+            (tokens[0].text.as_str(), tokens[0].logprob, tokens[0].top[0].bytes.as_slice()),
+            ("a", Some(-0.5), &b"b"[..])
+        );
+    }
+
+    #[test]
+    fn errors_are_errors_in_every_shape() {
+        let piece = json!({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}], "error": {"code": 502, "message": "m"}});
+        for (document, status) in [
+            (json!({"error": {"message": "m", "type": "rate_limit_error"}}), Some(429)),
+            (json!({"error": "m"}), None),
+            (json!({"error_code": "X", "message": "m"}), None),
+            (json!({"object": "error", "message": "m", "code": 400}), Some(400)),
+            (piece, Some(502)),
+        ] {
+            let told = Err(Fault::Told { status, message: "m".to_owned() });
+            assert_eq!(read(&mut ChatReader::new(1), &document), told, "{document}");
+            assert_eq!(ChatReader::new(1).whole(document.to_string().as_bytes()), told, "{document}");
+        }
+        let second = json!({"choices": [{"index": 1, "delta": {"content": "a"}}]});
+        assert!(matches!(read(&mut ChatReader::new(1), &second), Err(Fault::Malformed(_))), "nobody asked for it");
+        for broken in ["", "[1]", "{\"choices\": 1}", "{}"] {
+            assert!(matches!(ChatReader::new(1).whole(broken.as_bytes()), Err(Fault::Malformed(_))), "{broken}");
+        }
+    }
+}

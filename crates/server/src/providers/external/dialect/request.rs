@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::providers::call::ChatMessage;
+use crate::providers::call::{ChatMessage, ContentPart};
 use crate::providers::external::protocol::Target;
 use crate::providers::{ChatCall, CompletionCall, OnOverflow, Prompt, ProviderError};
 use crate::wire::JsonObject;
@@ -36,6 +36,9 @@ pub(in crate::providers::external) fn message(message: &ChatMessage) -> Value {
     if message.role == Role::Developer {
         written["role"] = json!("system");
     }
+    if !message.parts.is_empty() {
+        written["content"] = message.parts.iter().map(part).collect();
+    }
     if let Some(name) = &message.name {
         written["name"] = json!(name);
     }
@@ -53,6 +56,16 @@ pub(in crate::providers::external) fn message(message: &ChatMessage) -> Value {
         written["tool_calls"] = calls.collect();
     }
     written
+}
+
+fn part(part: &ContentPart) -> Value {
+    match part {
+        ContentPart::Text(text) => json!({"type": "text", "text": text}),
+        ContentPart::Image { url, detail: None } => json!({"type": "image_url", "image_url": {"url": url}}),
+        ContentPart::Image { url, detail: Some(detail) } => {
+            json!({"type": "image_url", "image_url": {"url": url, "detail": detail}})
+        }
+    }
 }
 
 /// The body of a completion request. What the server does not know of it is refused, and what is done here is left out.
