@@ -103,6 +103,10 @@ async fn principals(change: &mut Change, before: &Before, declared: &Declared) -
             PrincipalRow { origin: ORIGIN.to_owned(), ..row }
         };
         let row = match before.principals.get(name) {
+            // Of users in another case.
+            None if change.principal_named(name.kind, &name.name).await?.is_some() => {
+                return Err(DeclareError::Exists { kind: described(name.kind), name: name.name.clone() });
+            }
             None => new(),
             Some(row) if row.origin == ORIGIN => PrincipalRow { display_name: display_name.clone(), ..row.clone() },
             Some(_) => return Err(DeclareError::Exists { kind: described(name.kind), name: name.name.clone() }),

@@ -16,7 +16,7 @@ use crate::store::{BUILT_IN_ADMIN, GrantRow, PrincipalKind, PrincipalRow, Store,
 #[derive(Default)]
 pub struct Directory {
     principals: HashMap<Arc<str>, PrincipalRow>,
-    /// Ids by kind and name.
+    /// Ids by kind and name, as `key` writes it.
     names: HashMap<PrincipalKind, HashMap<String, Arc<str>>>,
     /// By group.
     members: HashMap<Arc<str>, Vec<Arc<str>>>,
@@ -87,7 +87,7 @@ impl Directory {
             self.members.insert(Arc::clone(&id), members);
         }
         self.forget_name(&id);
-        self.names.entry(row.kind).or_default().insert(row.name.clone(), Arc::clone(&id));
+        self.names.entry(row.kind).or_default().insert(key(row.kind, &row.name), Arc::clone(&id));
         self.principals.insert(id, row);
     }
 
@@ -108,10 +108,12 @@ impl Directory {
     fn forget_name(&mut self, id: &str) {
         if let Some(row) = self.principals.get(id)
             && let Some(names) = self.names.get_mut(&row.kind)
-            // Another one may have got the name meanwhile.
-            && names.get(&row.name).is_some_and(|named| **named == *id)
         {
-            names.remove(&row.name);
+            let key = key(row.kind, &row.name);
+            // Another one may have got the name meanwhile.
+            if names.get(&key).is_some_and(|named| **named == *id) {
+                names.remove(&key);
+            }
         }
     }
 
@@ -228,9 +230,9 @@ impl Directory {
         self.principals.get(id)
     }
 
-    /// The principal of that kind and name.
+    /// The principal of that kind and name; of a user in any case.
     pub fn named(&self, kind: PrincipalKind, name: &str) -> Option<&PrincipalRow> {
-        self.principals.get(self.names.get(&kind)?.get(name)?)
+        self.principals.get(self.names.get(&kind)?.get(&key(kind, name))?)
     }
 
     /// Ids of the direct members of a group.
@@ -241,6 +243,14 @@ impl Directory {
     /// Ids of the groups that somebody is a direct member of, but for the one that everybody is in.
     pub fn memberships(&self, id: &str) -> &[Arc<str>] {
         self.memberships.get(id).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What a name is found by. Those of users are addresses, which are the same in any case.
+fn key(kind: PrincipalKind, name: &str) -> String {
+    match kind {
+        PrincipalKind::User => name.to_ascii_lowercase(),
+        PrincipalKind::ServicePrincipal | PrincipalKind::Group => name.to_owned(),
     }
 }
 
@@ -283,6 +293,8 @@ mod tests {
         directory.remove_principal("11");
         assert_eq!(found(&directory, "a"), None);
         assert_eq!(found(&directory, "admins").as_deref(), Some(ADMINS));
+        assert_eq!(found(&directory, "Admins"), None);
+        assert!(directory.named(PrincipalKind::User, "ADMIN").is_some(), "users are found in any case");
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Change {
         row.map(PrincipalRow::read).transpose()
     }
 
-    /// The principal of that kind and name, as this change finds it.
+    /// The principal of that kind and name, of a user in any case, as this change finds it.
     ///
     /// # Errors
     /// Where the store fails.
@@ -141,11 +141,12 @@ impl Change {
         kind: PrincipalKind,
         name: &str,
     ) -> Result<Option<PrincipalRow>, StoreError> {
-        let id: Option<String> = query_scalar("SELECT id FROM principals WHERE kind = $1 AND LOWER(name) = LOWER($2)")
-            .bind(kind.name())
-            .bind(name)
-            .fetch_optional(self.connection())
-            .await?;
+        let named = match kind {
+            PrincipalKind::User => "SELECT id FROM principals WHERE kind = $1 AND LOWER(name) = LOWER($2)",
+            _ => "SELECT id FROM principals WHERE kind = $1 AND name = $2",
+        };
+        let id: Option<String> =
+            query_scalar(named).bind(kind.name()).bind(name).fetch_optional(self.connection()).await?;
         match id {
             Some(id) => self.principal(&id).await,
             None => Ok(None),

@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
-use self::attribute::Selection;
+use self::attribute::{Attribute, Selection};
 use self::page::Page;
 use self::render::{Shown, folder};
 use super::extract::{JsonBody, PathName, QueryFields};
@@ -91,10 +91,12 @@ fn routes_of(kind: PrincipalKind) -> [Route; 6] {
 
 /// `GET .../Me`.
 async fn me(State(app): State<App>, caller: Caller, QueryFields(query): QueryFields) -> Result<Response, ApiError> {
-    let me = caller.principal();
-    let Json(mut resource) = get(&app, me.kind(), me.id(), query)?;
-    // Clients ask who they are by this name alone, whatever they are.
-    resource.entry("userName").or_insert_with(|| me.name().into());
+    let (me, selection) = (caller.principal(), selection(query)?);
+    let mut resource = one(&app, me.kind(), me.id(), &selection)?;
+    // Programs learn from the user name who they are; a service principal's is its application id.
+    if me.kind() == PrincipalKind::ServicePrincipal && selection.wants(Attribute::UserName) {
+        resource.insert(Attribute::UserName.name().to_owned(), me.name().into());
+    }
     Ok(([WORKSPACE], Json(resource)).into_response())
 }
 
@@ -105,12 +107,19 @@ fn list(app: &App, kind: PrincipalKind, query: JsonObject) -> Result<Json<ListRe
 }
 
 fn get(app: &App, kind: PrincipalKind, id: &str, query: JsonObject) -> Result<Json<JsonObject>, ApiError> {
+    Ok(Json(one(app, kind, id, &selection(query)?)?))
+}
+
+fn selection(query: JsonObject) -> Result<Selection, FieldError> {
     let OneQuery { attributes, excluded_attributes } = wire::read_object(query)?;
-    let selection = Selection::read(attributes.as_deref(), excluded_attributes.as_deref())?;
+    Selection::read(attributes.as_deref(), excluded_attributes.as_deref())
+}
+
+fn one(app: &App, kind: PrincipalKind, id: &str, selection: &Selection) -> Result<JsonObject, ApiError> {
     let directory = app.gate().directory();
     let row = directory.principal(id).filter(|row| row.kind == kind);
     let row = row.ok_or_else(|| does_not_exist(word(kind), id))?;
-    Ok(Json(Shown::known(row, &directory).resource(&selection)?))
+    Shown::known(row, &directory).resource(selection)
 }
 
 async fn create(app: &App, caller: &Caller, kind: PrincipalKind, body: JsonObject) -> Result<Response, ApiError> {

@@ -252,6 +252,7 @@ async fn what_cannot_be_is_refused_by_name() {
     let long = "x".repeat(256);
     for (method, path, body, problem) in [
         ("POST", "Users", json!({"userName": "ada"}), "ada"),
+        ("POST", "Users", json!({"userName": "ADA"}), "ADA"),
         ("POST", "Groups", json!({"displayName": "team"}), "team"),
         ("POST", "Users", json!({"displayName": "Ada"}), "the field `userName` is required"),
         ("POST", "Groups", json!({}), "the field `displayName` is required"),
@@ -286,7 +287,7 @@ async fn what_cannot_be_is_refused_by_name() {
         let answer = refused.json();
         let text = answer["message"].as_str().unwrap();
         assert!(refused.status == 400 && text.contains(problem), "{method} {path} {problem}: {}", refused.body);
-        assert_eq!(answer["error_code"] == "RESOURCE_ALREADY_EXISTS", problem == "ada" || problem == "team");
+        assert_eq!(answer["error_code"] == "RESOURCE_ALREADY_EXISTS", ["ada", "ADA", "team"].contains(&problem));
     }
     let renamed = scim(&stored, "PUT", "Groups/1", json!({"displayName": "team", "members": [{"value": "3"}]})).await;
     assert_eq!(renamed.status, 400);
@@ -311,6 +312,13 @@ async fn whoever_is_known_learns_who_they_are() {
     assert_eq!((&me.json()["userName"], groups), (&json!("admin"), vec![json!("admins"), json!("users")]));
     let short = scim(&stored, "GET", "Me?attributes=userName", Value::Null).await.json();
     assert_eq!(short.as_object().unwrap().len(), 3);
+    let robot = created(&stored, "ServicePrincipals", json!({"displayName": "robot"})).await;
+    let application = &robot["applicationId"];
+    let on_behalf = "/api/2.0/token-management/on-behalf-of/tokens";
+    let made = stored.call("POST", on_behalf, json!({"application_id": application})).await.json();
+    let token = made["token_value"].as_str().unwrap();
+    let me = call(&stored.app, token, "GET", &format!("{SCIM}/Me"), Value::Null).await.json();
+    assert_eq!((&me["userName"], &me["applicationId"], &me["id"]), (application, application, &robot["id"]));
 }
 
 /// Nothing that is somebody's is left when they go, here and in every process on the store.
