@@ -1,203 +1,18 @@
 //! Connections against a server in this process whose models answer for ever or not at all: what ends a connection that
-//! does nothing, that its answer ends with it, and what a server that is full or stopping still says.
+//! does nothing, that its answer ends with it, and what a server that is full or stopping still says; within TLS too.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod house;
+mod tls;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, stream};
-use hearth::endpoints::{Endpoint, Task};
-use hearth::gate::Access;
-use hearth::models::Models;
-use hearth::providers::{
-    Answer, AnswerEvent, ChatCall, CompletionCall, Delta, EmbeddingCall, Embeddings, Provider, ProviderError,
-    RerankCall, Scores,
-};
-use hearth::serve::{App, ConnectionLimits, ServeSettings, serve};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use anyhow::{Context, Result, ensure};
+use hearth::serve::ConnectionLimits;
 
-/// As long as a machine may take that is much slower than this one.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Most bytes of a body; there is room for two such bodies.
-const BODY: usize = 1 << 20;
-
-/// A model that says one word and then nothing more, or never stops, as the conversation says.
-struct Endless {
-    /// Answers that nobody has dropped.
-    open: Arc<AtomicUsize>,
-}
-
-struct Open(Arc<AtomicUsize>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Provider for Endless {
-    fn task(&self) -> Option<Task> {
-        Some(Task::Chat)
-    }
-
-    fn model_name(&self) -> &str {
-        "endless"
-    }
-
-    fn chat(&self, call: ChatCall) -> BoxFuture<'_, Result<Answer, ProviderError>> {
-        self.open.fetch_add(1, Ordering::SeqCst);
-        let open = Open(Arc::clone(&self.open));
-        let talks = call.messages[0].content == "talk";
-        async move {
-            let words = stream::repeat("word ".repeat(1000)).take(if talks { usize::MAX } else { 1 });
-            let words = words.chain(stream::pending()).map(move |text| {
-                let _open = &open;
-                Ok(AnswerEvent::Delta { index: 0, delta: Delta { text, tokens: Vec::new(), calls: Vec::new() } })
-            });
-            Ok(Answer { choices: 1, events: words.boxed() })
-        }
-        .boxed()
-    }
-
-    fn complete(&self, _: CompletionCall) -> BoxFuture<'_, Result<Answer, ProviderError>> {
-        async { Err(ProviderError::WrongTask("it only chats".into())) }.boxed()
-    }
-
-    fn embed(&self, _: EmbeddingCall) -> BoxFuture<'_, Result<Embeddings, ProviderError>> {
-        async { Err(ProviderError::WrongTask("it only chats".into())) }.boxed()
-    }
-
-    fn rerank(&self, _: RerankCall) -> BoxFuture<'_, Result<Scores, ProviderError>> {
-        async { Err(ProviderError::WrongTask("it only chats".into())) }.boxed()
-    }
-}
-
-struct Server {
-    address: SocketAddr,
-    app: App,
-    open: Arc<AtomicUsize>,
-    stop: Option<oneshot::Sender<()>>,
-    served: JoinHandle<()>,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Server {
-    fn start(limits: ConnectionLimits, drain: Duration) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let bodies = ServeSettings { body_limit: BODY, bodies_limit: 2 * BODY, ..ServeSettings::default() };
-        let state = Some("nowhere".into());
-        let config = ServeSettings { connections: limits, state, ..bodies }.check()?;
-        let app = App::new(Access::local(), config.limits, Models::new(0, false, None));
-        let open = Arc::new(AtomicUsize::new(0));
-        app.endpoints().insert(Endpoint::new("endless", Arc::new(Endless { open: Arc::clone(&open) }), 0)?)?;
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
-        let address = listener.local_addr()?;
-        let (stop, stopped) = oneshot::channel();
-        let shutdown = async move {
-            // Whoever forgets to stop it stops it by the end of the test.
-            let _ = stopped.await;
-        };
-        let served = runtime.spawn(serve(listener, app.clone(), config.connections, drain, shutdown));
-        Ok(Self { address, app, open, stop: Some(stop), served, runtime })
-    }
-
-    fn connect(&self) -> Result<TcpStream> {
-        let stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(stream)
-    }
-
-    fn send(&self, bytes: &str) -> Result<TcpStream> {
-        let mut stream = self.connect()?;
-        stream.write_all(bytes.as_bytes())?;
-        Ok(stream)
-    }
-
-    /// All that comes until the server closes, for a request that says that it is the last.
-    fn ask(&self, request: &str) -> Result<String> {
-        rest(self.send(request)?)
-    }
-
-    fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) -> Result<()> {
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            if holds(self) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        bail!("never: {what}; {} answers are open", self.open.load(Ordering::SeqCst))
-    }
-
-    fn wait_for_open(&self, count: usize) -> Result<()> {
-        self.wait_until(&format!("{count} open answers"), |server| server.open.load(Ordering::SeqCst) == count)
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        let stop = self.stop.take().context("it is stopped once")?;
-        stop.send(()).ok().context("the server has ended")?;
-        self.wait_until("stopping", |server| server.app.life().is_stopping())
-    }
-
-    fn wait_for_end(&mut self) -> Result<()> {
-        let served = &mut self.served;
-        Ok(self.runtime.block_on(async { tokio::time::timeout(PATIENCE, served).await })??)
-    }
-}
-
-const LIVE: &str = "GET /health/live HTTP/1.1\r\nhost: hearth\r\n\r\n";
-const LAST_LIVE: &str = "GET /health/live HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\n\r\n";
-/// Places beyond the limit on connections.
-const RESERVE: usize = 64;
-const LONG: Duration = Duration::from_secs(600);
-const SHORT: Duration = Duration::from_millis(300);
-
-fn limits() -> ConnectionLimits {
-    ConnectionLimits { most: 64, idle_timeout: LONG, body_timeout: LONG, write_timeout: LONG }
-}
-
-/// A chat that gets one word and then silence, or words for ever.
-fn chat(path: &str, says: &str, streamed: bool) -> String {
-    let body = format!(
-        "{{\"model\": \"endless\", \"stream\": {streamed}, \"messages\": [{{\"role\": \"user\", \"content\": \"{says}\"}}]}}"
-    );
-    format!("POST {path} HTTP/1.1\r\nhost: hearth\r\ncontent-length: {}\r\n\r\n{body}", body.len())
-}
-
-fn rest(mut stream: TcpStream) -> Result<String> {
-    let mut answer = Vec::new();
-    match stream.read_to_end(&mut answer) {
-        Err(error) if error.kind() != ErrorKind::ConnectionReset => Err(error.into()),
-        _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
-    }
-}
-
-/// The next answer of a connection that goes on: its head, and as much of the body as its length says.
-fn next(stream: &mut TcpStream) -> Result<String> {
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        answer.extend(byte);
-    }
-    let head = String::from_utf8(answer)?;
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).context(head.clone())?;
-    let mut body = vec![0; length.parse()?];
-    stream.read_exact(&mut body)?;
-    Ok(head + &String::from_utf8(body)?)
-}
-
-fn begins(answer: &str, status: u16) -> Result<()> {
-    ensure!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "not {status}: {answer}");
-    Ok(())
-}
+use house::{BODY, LAST_LIVE, LIVE, LONG, PATIENCE, RESERVE, SHORT, Server, begins, chat, limits, next, rest};
 
 #[test]
 fn a_connection_that_says_nothing_or_half_a_head_is_closed() -> Result<()> {
@@ -218,14 +33,14 @@ fn a_body_that_stalls_is_refused() -> Result<()> {
     begins(&answer, 408)?;
     assert!(answer.contains("\"code\":\"request_timeout\"") && answer.contains("0.3 seconds"), "{answer}");
     let answer =
-        rest(server.send("POST /v1/rerank HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")?)?;
+        rest(server.send("POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")?)?;
     begins(&answer, 408)
 }
 
 #[test]
 fn a_body_that_comes_drop_by_drop_is_refused() -> Result<()> {
     let server = Server::start(ConnectionLimits { body_timeout: SHORT, ..limits() }, LONG)?;
-    let mut client = server.send("POST /v1/rerank HTTP/1.1\r\nhost: h\r\ncontent-length: 100000\r\n\r\n")?;
+    let mut client = server.send("POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n")?;
     client.set_read_timeout(Some(SHORT / 10))?;
     let begun = Instant::now();
     let mut first = [0; 12];
@@ -243,7 +58,7 @@ fn a_body_that_comes_drop_by_drop_is_refused() -> Result<()> {
 #[test]
 fn bodies_beyond_the_room_for_them_are_refused_and_short_ones_are_not() -> Result<()> {
     let server = Server::start(limits(), LONG)?;
-    let head = "POST /v1/rerank HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length";
+    let head = "POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length";
     let part = |length: usize| format!("{head}: {BODY}\r\n\r\n{}", " ".repeat(length));
     // The room is for two whole bodies: four halves and some of what is always taken in, but no fifth.
     let mut held: Vec<TcpStream> = (0..5).map(|_| server.send(&part(BODY / 2))).collect::<Result<_>>()?;
@@ -319,7 +134,7 @@ fn what_is_ready_is_sent_to_a_client_that_closed_its_half() -> Result<()> {
 #[test]
 fn requests_in_one_write_are_answered_in_order() -> Result<()> {
     let server = Server::start(limits(), LONG)?;
-    let nowhere = "GET /nowhere HTTP/1.1\r\nhost: hearth\r\n\r\n";
+    let nowhere = "GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut client = server.send(&[nowhere, LIVE, nowhere, LIVE].concat())?;
     for status in [404, 200, 404, 200] {
         begins(&next(&mut client)?, status)?;
