@@ -24,6 +24,7 @@ use hearth::providers::{
     Answer, AnswerEvent, ChatCall, CompletionCall, Delta, EmbeddingCall, Embeddings, Provider, ProviderError,
     RerankCall, Scores,
 };
+use hearth::secrets::{KeySource, Secrets};
 use hearth::serve::{App, Limits, router};
 use hearth::store::{ADMINS, GrantRow, PrincipalKind, PrincipalRow, Store, StoreLocation, TokenRow, now};
 use hearth::usage::{Ingest, Journal};
@@ -125,7 +126,8 @@ impl Governed {
         let store = Store::open(&StoreLocation::File(folder.join("hearth.db"))).await?;
         let ingest = Ingest::new(Journal::open(&folder.join("usage"))?, store.clone(), None);
         let models = Models::new(1000, false, None);
-        let app = App::with_store(Access::local(), LIMITS, models, store, Arc::new(AtOnce)).await?;
+        let secrets = Secrets::new(store, KeySource { given: None, file: folder.join("secrets.key") });
+        let app = App::with_store(Access::local(), LIMITS, models, secrets, Arc::new(AtOnce)).await?;
         let (admin, caller) = people(&app).await?;
         let governed = Self { app, ingest, admin, caller };
         governed.endpoints().await?;

@@ -35,7 +35,7 @@ fn call(address: SocketAddr, streamed: bool, max_tokens: usize) -> Result<TcpStr
     let body = body.to_string();
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\ncontent-length";
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length";
     write!(stream, "{head}: {}\r\n\r\n{body}", body.len())?;
     Ok(stream)
 }
@@ -116,7 +116,7 @@ fn what_does_not_end_in_time_is_cut_and_a_second_signal_ends_at_once() -> Result
 
     let mut killed = server(&["--drain-timeout", "300"])?;
     let mut silent = TcpStream::connect(killed.address())?;
-    silent.write_all(b"POST /v1/completions HTTP/1.1\r\nhost: hearth\r\ncontent-length: 50\r\n\r\n{")?;
+    silent.write_all(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 50\r\n\r\n{")?;
     let begun = Instant::now();
     while killed.get("/metrics")?.1.lines().all(|line| line != "hearth_connections 2") {
         ensure!(begun.elapsed() < PATIENCE, "the silent connection never came");

@@ -95,9 +95,9 @@ fn survives(server: &ServerProcess, attack: impl FnOnce() -> Result<Vec<TcpStrea
 #[test]
 fn what_is_no_request_is_refused_or_closed() -> Result<()> {
     let server = server()?;
-    let huge_header = format!("GET /health/live HTTP/1.1\r\nhost: h\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
-    let many = format!("GET /health/live HTTP/1.1\r\nhost: h\r\n{}\r\n", "x: y\r\n".repeat(1000));
-    let long_line = format!("GET /{} HTTP/1.1\r\nhost: h\r\n\r\n", "x".repeat(1 << 20));
+    let huge_header = format!("GET /health/live HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
+    let many = format!("GET /health/live HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(1000));
+    let long_line = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(1 << 20));
     let cases: [(&str, &[u8], &[&str]); 7] = [
         ("garbage", b"\x00\xff\xfe garbage \r\n\r\n\r\n", &["HTTP/1.1 400 "]),
         ("a TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", &["HTTP/1.1 400 "]),
@@ -138,7 +138,7 @@ fn what_is_no_request_is_refused_or_closed() -> Result<()> {
 #[test]
 fn bodies_that_are_too_long_are_refused_and_the_answer_can_be_read() -> Result<()> {
     let server = server()?;
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: h\r\n";
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n";
     let piece = vec![b' '; 1 << 20];
     let refused = |answer: &str| {
         ensure!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("payload_too_large"), "{answer}");
@@ -177,8 +177,7 @@ fn bodies_that_are_too_long_are_refused_and_the_answer_can_be_read() -> Result<(
 fn a_client_that_asks_before_it_sends_is_told_to() -> Result<()> {
     let server = server()?;
     let body = json!({"model": "talker", "prompt": "rain", "max_tokens": 4}).to_string();
-    let head =
-        "POST /v1/completions HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length";
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length";
     let mut stream = send(&server, format!("{head}: {}\r\n\r\n", body.len()).as_bytes())?;
     let mut told = [0; 25];
     stream.read_exact(&mut told)?;
@@ -192,10 +191,12 @@ fn a_client_that_asks_before_it_sends_is_told_to() -> Result<()> {
 #[test]
 fn clients_that_do_nothing_hurt_nobody() -> Result<()> {
     let server = server()?;
-    let half_body = b"POST /v1/completions HTTP/1.1\r\nhost: h\r\ncontent-length: 1000\r\n\r\n{\"model\": \"talker\", ";
+    let half_body =
+        b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{\"model\": \"talker\", ";
     let ask = json!({"model": "talker", "prompt": "x", "max_tokens": 400, "ignore_eos": true, "n": 8, "stream": true});
     let ask = ask.to_string();
-    let never_reads = format!("POST /v1/completions HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n{ask}", ask.len());
+    let never_reads =
+        format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{ask}", ask.len());
     for (name, bytes) in [
         ("half a head", &b"POST /v1/comple"[..]),
         ("half a body", half_body),

@@ -153,7 +153,7 @@ fn a_signal_ends_the_program_though_a_caller_is_silent() -> Result<()> {
     let arguments = ["--model", model.as_str(), "--drain-timeout", "1"];
     let mut server = ServerProcess::start(Path::new(env!("CARGO_BIN_EXE_hearth")), &arguments)?;
     let mut silent = TcpStream::connect(server.address())?;
-    silent.write_all(b"POST /v1/completions HTTP/1.1\r\nhost: hearth\r\ncontent-length: 50\r\n\r\n{")?;
+    silent.write_all(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 50\r\n\r\n{")?;
     Command::new("kill").arg("-TERM").arg(server.id().to_string()).status()?;
     assert!(server.wait(Duration::from_secs(20))?.success());
     drop(silent);
@@ -169,7 +169,7 @@ fn a_signal_lets_answers_come_to_their_end() -> Result<()> {
     let body =
         json!({"model": "talker", "prompt": "rain", "max_tokens": 400, "ignore_eos": true, "n": 8, "stream": true});
     let body = body.to_string();
-    let head = "host: hearth\r\nconnection: close\r\ncontent-length";
+    let head = "host: localhost\r\nconnection: close\r\ncontent-length";
     let mut connection = TcpStream::connect(server.address())?;
     write!(connection, "POST /v1/completions HTTP/1.1\r\n{head}: {}\r\n\r\n{body}", body.len())?;
     let mut begun = [0; 512];
@@ -195,7 +195,7 @@ fn the_log_can_be_json_with_the_ids_of_requests() -> Result<()> {
     let mut lines = BufReader::new(child.stderr.take().context("stderr")?).lines().map_while(Result::ok);
     let address = lines.find_map(|line| line.strip_prefix("listening on http://").map(str::to_owned));
     let mut connection = TcpStream::connect(address.context("an address")?)?;
-    connection.write_all(b"GET /nowhere HTTP/1.1\r\nhost: hearth\r\nx-request-id: number-five\r\n\r\n")?;
+    connection.write_all(b"GET /nowhere HTTP/1.1\r\nhost: localhost\r\nx-request-id: number-five\r\n\r\n")?;
     let refused = lines.find_map(|line| serde_json::from_str::<Value>(&line).ok());
     child.kill()?;
     child.wait()?;

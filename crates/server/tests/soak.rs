@@ -73,7 +73,7 @@ fn give_up(server: &ServerProcess, mut request: Value, numbers: &mut Numbers) ->
     request["stream"] = json!(numbers.below(2) == 0);
     let body = request.to_string();
     let mut connection = TcpStream::connect(server.address())?;
-    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: hearth\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
     connection.write_all((head + &body).as_bytes())?;
     connection.set_read_timeout(Some(Duration::from_millis(1 + numbers.below(40) as u64)))?;
     // Nothing may have come in that time.

@@ -103,7 +103,7 @@ fn ask_and_stop(child: &mut std::process::Child) -> Result<String> {
     let begun = Instant::now();
     loop {
         let mut ready = TcpStream::connect(&address)?;
-        ready.write_all(b"GET /health/ready HTTP/1.1\r\nhost: hearth\r\nconnection: close\r\n\r\n")?;
+        ready.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
         let mut answer = String::new();
         ready.read_to_string(&mut answer)?;
         if answer.starts_with("HTTP/1.1 200 ") {
@@ -118,7 +118,7 @@ fn ask_and_stop(child: &mut std::process::Child) -> Result<String> {
     let body = body.to_string();
     let mut stream = TcpStream::connect(&address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let head = "host: hearth\r\nconnection: close\r\nx-request-id: number-five\r\ncontent-length";
+    let head = "host: localhost\r\nconnection: close\r\nx-request-id: number-five\r\ncontent-length";
     write!(stream, "POST /v1/chat/completions HTTP/1.1\r\n{head}: {}\r\n\r\n{body}", body.len())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -1,6 +1,8 @@
 //! Usage that survives: servers are killed in the middle of a load, and what their clients were answered is accounted for
 //! afterwards; and servers on one store see what the others do.
 
+#![expect(clippy::print_stdout, reason = "what was drawn at random is for whoever reads a failure")]
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -142,7 +142,7 @@ fn a_caller_who_goes_away_frees_the_cache() -> Result<()> {
             json!({"model": "talker", "prompt": "x", "max_tokens": 500, "ignore_eos": true, "n": 8, "stream": stream});
         let ask = ask.to_string();
         let mut connection = TcpStream::connect(server.address())?;
-        let head = format!("POST /v1/completions HTTP/1.1\r\nhost: hearth\r\ncontent-length: {}\r\n\r\n", ask.len());
+        let head = format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", ask.len());
         connection.write_all((head + &ask).as_bytes())?;
         if stream {
             connection.read_exact(&mut [0; 64])?;

@@ -141,7 +141,7 @@ impl Change {
         kind: PrincipalKind,
         name: &str,
     ) -> Result<Option<PrincipalRow>, StoreError> {
-        let id: Option<String> = query_scalar("SELECT id FROM principals WHERE kind = $1 AND name = $2")
+        let id: Option<String> = query_scalar("SELECT id FROM principals WHERE kind = $1 AND LOWER(name) = LOWER($2)")
             .bind(kind.name())
             .bind(name)
             .fetch_optional(self.connection())
@@ -286,7 +286,7 @@ mod tests {
         }
         let [a, b, c] = users.map(|user| user.id);
         change.set_members(&group.id, &[a.clone(), b.clone(), a.clone()]).await.unwrap();
-        change.set_members(&group.id, &[b.clone()]).await.unwrap();
+        change.set_members(&group.id, std::slice::from_ref(&b)).await.unwrap();
         change.add_member(&group.id, &c).await.unwrap();
         change.add_member(&group.id, &c).await.unwrap();
         let missing = change.add_member(&group.id, "17").await.unwrap_err();
@@ -294,7 +294,7 @@ mod tests {
         let mut expected = vec![b.clone(), c.clone()];
         expected.sort();
         assert_eq!(change.members(&group.id).await.unwrap(), expected);
-        assert_eq!(change.memberships(&c).await.unwrap(), [group.id.clone()]);
+        assert_eq!(change.memberships(&c).await.unwrap(), std::slice::from_ref(&group.id));
         change.delete_principal(&c).await.unwrap();
         assert_eq!(change.members(&group.id).await.unwrap(), [b]);
         let found = change.principal_named(PrincipalKind::Group, "g").await.unwrap().unwrap();

@@ -265,6 +265,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn what_is_missing_contradicts_or_is_not_known_is_refused_by_name() {
         let openai = |config: Value| json!({"openai_config": config});
         let key = json!({"openai_api_key": REFERENCE});

@@ -92,7 +92,10 @@ fn routes_of(kind: PrincipalKind) -> [Route; 6] {
 /// `GET .../Me`.
 async fn me(State(app): State<App>, caller: Caller, QueryFields(query): QueryFields) -> Result<Response, ApiError> {
     let me = caller.principal();
-    Ok(([WORKSPACE], get(&app, me.kind(), me.id(), query)?).into_response())
+    let Json(mut resource) = get(&app, me.kind(), me.id(), query)?;
+    // Clients ask who they are by this name alone, whatever they are.
+    resource.entry("userName").or_insert_with(|| me.name().into());
+    Ok(([WORKSPACE], Json(resource)).into_response())
 }
 
 fn list(app: &App, kind: PrincipalKind, query: JsonObject) -> Result<Json<ListResponse>, ApiError> {

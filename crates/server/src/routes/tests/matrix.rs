@@ -115,9 +115,8 @@ async fn add(stored: &Stored, row: &PrincipalRow, groups: &[&str], expires: Opti
     let mut change = control.store().change().await.unwrap();
     change.put_principal(row).await.unwrap();
     for group in groups {
-        let directory = stored.app.gate().directory();
-        let mut members: Vec<String> = directory.members(group).iter().map(|id| id.to_string()).collect();
-        drop(directory);
+        let mut members: Vec<String> =
+            stored.app.gate().directory().members(group).iter().map(|id| id.to_string()).collect();
         members.push(row.id.clone());
         change.set_members(group, &members).await.unwrap();
     }
