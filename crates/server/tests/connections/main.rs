@@ -32,8 +32,9 @@ fn a_body_that_stalls_is_refused() -> Result<()> {
     let answer = rest(server.send(&half[..half.len() - 5])?)?;
     begins(&answer, 408)?;
     assert!(answer.contains("\"code\":\"request_timeout\"") && answer.contains("0.3 seconds"), "{answer}");
-    let answer =
-        rest(server.send("POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")?)?;
+    let answer = rest(
+        server.send("POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")?,
+    )?;
     begins(&answer, 408)
 }
 
