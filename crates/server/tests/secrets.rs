@@ -81,6 +81,48 @@ fn find_in_folder(folder: &Path, planted: &[Vec<u8>]) -> Result<usize> {
     Ok(files)
 }
 
+/// An endpoint in front of a model that is called with the planted credential, given in that field.
+fn far(name: &str, field: &str) -> Value {
+    let config = json!({field: PLANTED_CREDENTIAL, "openai_api_base": "http://127.0.0.1:9"});
+    let model = json!({"provider": "openai", "name": "gpt-4o", "task": "llm/v1/chat", "openai_config": config});
+    json!({"name": name, "config": {"served_entities": [{"name": "far", "external_model": model}]}})
+}
+
+/// What is answered to calls that hold something planted, rightly or wrongly.
+fn planted(server: &ServerProcess) -> Result<Vec<(u16, String)>> {
+    let (endpoints, put) = ("/api/2.0/serving-endpoints", "/api/2.0/secrets/put");
+    let chat = json!({"model": "far", "messages": [{"role": "user", "content": "x"}]});
+    let made = call(server, "POST", endpoints, far("far", "openai_api_key_plaintext"))?;
+    assert_eq!(made.0, 200, "{}", made.1);
+    Ok(vec![
+        made,
+        // A credential in the wrong field, a value in the wrong form, a body that is none.
+        call(server, "POST", endpoints, far("wrong", "openai_api_key"))?,
+        call(server, "POST", put, json!({"scope": "s", "key": "x", "bytes_value": PLANTED}))?,
+        call(server, "POST", put, json!({"scope": "s", "key": "x", "string_value": [PLANTED]}))?,
+        call(server, "POST", put, json!({"scope": "none", "key": "x", "string_value": PLANTED}))?,
+        server.call(ADMIN, "POST", put, &format!("{{\"string_value\": \"{PLANTED}\""))?,
+        server.call(PLANTED, "GET", "/v1/models", "")?,
+        call(server, "POST", "/v1/chat/completions", chat)?,
+    ])
+}
+
+/// What is there to be read, but for the secrets themselves.
+const READ: [&str; 12] = [
+    "/api/2.0/secrets/scopes/list",
+    "/api/2.0/secrets/list?scope=s",
+    "/api/2.0/secrets/acls/list?scope=s",
+    "/api/2.0/secrets/get?scope=.endpoints&key=x",
+    "/api/2.0/serving-endpoints",
+    "/api/2.0/serving-endpoints/far",
+    "/api/2.0/token/list",
+    "/api/2.0/preview/scim/v2/Me",
+    "/api/2.0/preview/scim/v2/Users",
+    "/admin/models",
+    "/v1/models",
+    "/metrics",
+];
+
 /// Secrets, credentials and tokens that are planted are searched for in the files of the store, the log at its most talkative,
 /// the metrics, and whatever the API answers, refusals among it.
 #[test]
@@ -90,57 +132,11 @@ fn what_is_planted_is_found_nowhere() -> Result<()> {
     put(&server)?;
     let (_, made) = call(&server, "POST", "/api/2.0/token/create", json!({"comment": "planted"}))?;
     let token = serde_json::from_str::<Value>(&made)?["token_value"].as_str().context("a token")?.to_owned();
-    let config = |key: &str| {
-        json!({"served_entities": [{"name": "far", "external_model": {
-            "provider": "openai", "name": "gpt-4o", "task": "llm/v1/chat",
-            "openai_config": {key: PLANTED_CREDENTIAL, "openai_api_base": "http://127.0.0.1:9"}
-        }}]})
-    };
-    let mut answers = vec![
-        call(
-            &server,
-            "POST",
-            "/api/2.0/serving-endpoints",
-            json!({"name": "far", "config": config("openai_api_key_plaintext")}),
-        )?,
-        // A credential in the wrong field, a value in the wrong form, a body that is none.
-        call(
-            &server,
-            "POST",
-            "/api/2.0/serving-endpoints",
-            json!({"name": "wrong", "config": config("openai_api_key")}),
-        )?,
-        call(&server, "POST", "/api/2.0/secrets/put", json!({"scope": "s", "key": "x", "bytes_value": PLANTED}))?,
-        call(&server, "POST", "/api/2.0/secrets/put", json!({"scope": "s", "key": "x", "string_value": [PLANTED]}))?,
-        call(&server, "POST", "/api/2.0/secrets/put", json!({"scope": "none", "key": "x", "string_value": PLANTED}))?,
-        server.call(ADMIN, "POST", "/api/2.0/secrets/put", &format!("{{\"string_value\": \"{PLANTED}\""))?,
-        server.call(PLANTED, "GET", "/v1/models", "")?,
-        call(
-            &server,
-            "POST",
-            "/v1/chat/completions",
-            json!({"model": "far", "messages": [{"role": "user", "content": "x"}]}),
-        )?,
-    ];
-    for status in [answers[0].0, server.call(&token, "GET", "/v1/models", "")?.0, value(&server, "text")?.0] {
-        assert_eq!(status, 200, "{answers:?}");
-    }
-    assert_eq!(value(&server, "text")?.1, PLANTED.as_bytes());
-    assert_eq!(value(&server, "bytes")?.1, PLANTED_BYTES);
-    for path in [
-        "/api/2.0/secrets/scopes/list",
-        "/api/2.0/secrets/list?scope=s",
-        "/api/2.0/secrets/acls/list?scope=s",
-        "/api/2.0/secrets/get?scope=.endpoints&key=x",
-        "/api/2.0/serving-endpoints",
-        "/api/2.0/serving-endpoints/far",
-        "/api/2.0/token/list",
-        "/api/2.0/preview/scim/v2/Me",
-        "/api/2.0/preview/scim/v2/Users",
-        "/admin/models",
-        "/v1/models",
-        "/metrics",
-    ] {
+    assert_eq!(server.call(&token, "GET", "/v1/models", "")?.0, 200);
+    assert_eq!(value(&server, "text")?, (200, PLANTED.as_bytes().to_vec()));
+    assert_eq!(value(&server, "bytes")?, (200, PLANTED_BYTES.to_vec()));
+    let mut answers = planted(&server)?;
+    for path in READ {
         let answer = call(&server, "GET", path, Value::Null)?;
         ensure!(answer.0 < 500, "{path}: {answer:?}");
         answers.push(answer);
