@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -16,6 +17,10 @@ use crate::checkpoint;
 pub struct ServerProcess {
     child: Child,
     address: SocketAddr,
+    /// Whether connections are within TLS.
+    encrypted: bool,
+    /// The lines that it has written to stderr.
+    log: Arc<Mutex<Vec<String>>>,
     /// The folder of its store, where it has one of its own.
     state: Option<TempDir>,
 }
@@ -39,21 +44,32 @@ impl ServerProcess {
     pub fn with_state(hearth: &Path, state: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(hearth);
         command.args(["serve", "--host", "127.0.0.1", "--port", "0", "--state"]).arg(state).args(arguments);
-        command.env_remove("HEARTH_TOKEN").env_remove("HEARTH_DATABASE").envs(variables.iter().copied());
+        command
+            .env_remove("HEARTH_TOKEN")
+            .env_remove("HEARTH_DATABASE")
+            .env_remove("HEARTH_SECRETS_KEY")
+            .envs(variables.iter().copied());
         let mut child = command.stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stderr.take().context("stderr")?).lines();
         let mut said = Vec::new();
-        let address = loop {
+        let (scheme, address) = loop {
             let Some(line) = lines.next() else { bail!("the server ended: {}", said.join("\n")) };
-            let line = line?;
-            if let Some(address) = line.strip_prefix("listening on http://") {
-                break address.parse()?;
+            said.push(line?);
+            let listening = said.last().and_then(|line| line.strip_prefix("listening on "));
+            if let Some((scheme, address)) = listening.and_then(|url| url.split_once("://")) {
+                break (scheme.to_owned(), address.parse()?);
             }
-            said.push(line);
         };
-        // What it says later goes to the test's output; a full pipe would stop it.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("server: {line}")));
-        let server = Self { child, address, state: None };
+        let log = Arc::new(Mutex::new(said));
+        let later = Arc::clone(&log);
+        // What it says later goes to the test's output too; a full pipe would stop it.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                println!("server: {line}");
+                later.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        let server = Self { child, address, encrypted: scheme == "https", log, state: None };
         server.wait_until_ready()
     }
 
@@ -74,7 +90,11 @@ impl ServerProcess {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the server ended: {status}");
             }
-            if self.get("/health/ready").is_ok_and(|(status, _)| status == 200) {
+            let is_ready = match self.encrypted {
+                true => self.log().lines().any(|line| line == "ready"),
+                false => self.get("/health/ready").is_ok_and(|(status, _)| status == 200),
+            };
+            if is_ready {
                 return Ok(self);
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -82,10 +102,29 @@ impl ServerProcess {
         bail!("the server was not ready within five minutes")
     }
 
-    /// `http://ADDRESS`
+    /// `http://ADDRESS`, or `https://ADDRESS`
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.encrypted { "https" } else { "http" }, self.address)
+    }
+
+    /// What it has written to stderr until now.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+
+    /// Waits until it has written that to stderr.
+    ///
+    /// # Errors
+    /// When it has not within a minute.
+    pub fn wait_for_log(&self, text: &str) -> Result<()> {
+        let begun = Instant::now();
+        while !self.log().contains(text) {
+            ensure!(begun.elapsed() < Duration::from_secs(60), "the server never says {text:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// Where it listens.

@@ -67,8 +67,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     keep_alive: Option<u64>,
     /// Most connections that are answered at a time; with more, health checks are answered and the rest gets 503
-    #[arg(long, default_value_t = ConnectionLimits::default().most, value_name = "COUNT")]
-    max_connections: usize,
+    #[arg(long, default_value_t = 4096, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
     #[command(flatten)]
     pub(super) log: LogArguments,
     #[command(flatten)]
@@ -97,7 +97,7 @@ impl Arguments {
             _ => bail!("TLS takes both a certificate (--tls-certificate) and its key (--tls-key)"),
         };
         let (host, port, origins) = (self.host, self.port, self.cors_origins.clone());
-        let connections = ConnectionLimits { most: self.max_connections, ..ConnectionLimits::default() };
+        let connections = ConnectionLimits { most: self.max_connections as usize, ..ConnectionLimits::default() };
         let settings = ServeSettings { host, port, connections, tls, origins, ..ServeSettings::from_environment() };
         Ok(self.limits.settings(self.state.settings(settings)).check()?)
     }
