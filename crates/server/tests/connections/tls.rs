@@ -167,15 +167,9 @@ fn bodies_heads_and_sizes_have_the_same_limits() -> Result<()> {
     let answer = all(authority.send(&server, &long)?);
     begins(&answer, 413)?;
     assert!(answer.contains("\"error_code\""), "{answer}");
-    for head in [
-        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "x".repeat(70_000)),
-        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(101)),
-    ] {
-        // The rest of what is too long may not be taken any more.
-        let mut client = authority.connect(server.connect()?)?;
-        let _ = client.write_all(head.as_bytes()).and_then(|()| client.flush());
-        begins(&all(client), 431)?;
-    }
+    // How long a head may be depends on how much of it comes at a time; how many headers it may have does not.
+    let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(101));
+    begins(&all(authority.send(&server, &head)?), 431)?;
     Ok(())
 }
 
