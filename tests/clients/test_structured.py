@@ -19,8 +19,9 @@ import schemas
 
 QUESTION = [{"role": "user", "content": "Describe a river as JSON."}]
 RANDOM_SCHEMAS = 1000
-# As many of them as a trained model answers within two minutes on two busy cores; HEARTH_TEST_SCHEMA_COUNT=1000 asks all.
-TRAINED_SCHEMAS = int(os.environ.get("HEARTH_TEST_SCHEMA_COUNT", "200"))
+# As many of them as a trained model answers in two minutes on two cores that other tests keep busy;
+# HEARTH_TEST_SCHEMA_COUNT=1000 asks all.
+TRAINED_SCHEMAS = int(os.environ.get("HEARTH_TEST_SCHEMA_COUNT", "150"))
 
 
 def ask(client, model, **fields):
