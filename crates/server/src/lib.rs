@@ -1,7 +1,7 @@
 //! The server half of Hearth: foundation models behind OpenAI- and Databricks-compatible endpoints.
 //!
-//! A request comes in through [`routes`], passes the [`gate`] to one of the [`endpoints`] and is answered by that
-//! endpoint's [`providers`] provider. [`wire`] holds the shapes of requests and answers.
+//! A request comes in through [`routes`], passes the [`gate`] to one of the [`endpoints`], goes by that endpoint's [`policy`] and is
+//! answered by one of its [`providers`]. [`wire`] holds the shapes of requests and answers.
 
 pub mod config;
 pub mod connections;
@@ -12,6 +12,7 @@ pub mod gate;
 pub mod life;
 pub mod metrics;
 pub mod models;
+pub mod policy;
 pub mod providers;
 mod room;
 pub mod routes;

@@ -212,9 +212,6 @@ pub(crate) fn no_mail(notifications: &EmailNotifications) -> Result<(), FieldErr
 pub(super) fn gateway(gateway: Option<AiGateway>) -> Result<Option<AiGateway>, FieldError> {
     let Some(policies) = &gateway else { return Ok(None) };
     let unsupported = |field: &str, detail| Err(FieldError::unsupported_value(format!("ai_gateway.{field}"), detail));
-    if policies.fallback_config.is_some_and(|fallback| fallback.enabled) {
-        return unsupported("fallback_config", " with `enabled`: true");
-    }
     if policies.rate_limits.as_ref().is_some_and(|limits| !limits.is_empty()) {
         return unsupported("rate_limits", " with limits");
     }

@@ -9,6 +9,7 @@ use super::hosting::{Hold, SharedModels};
 use super::{ControlPlane, Record, history};
 use crate::endpoints::{Endpoint, ServedEntity, Task};
 use crate::models::{HostedModel, ModelState};
+use crate::policy::Policies;
 use crate::providers::external::{ExternalModel, Upstreams};
 use crate::store::{StoreError, now};
 
@@ -108,7 +109,8 @@ impl ControlPlane {
             Endpoint::of_parts(record.id.clone(), record.name.clone(), seconds, entities.unwrap_or_default());
         let gateway = record.document.ai_gateway.as_ref();
         let tracked = gateway.and_then(|gateway| gateway.usage_tracking_config).is_none_or(|usage| usage.enabled);
-        self.gate().registry().replace(endpoint.with_usage(tracked));
+        let policies = gateway.map(Policies::of).unwrap_or_default();
+        self.gate().registry().replace(endpoint.with_usage(tracked).with_policies(policies));
     }
 
     /// Brings up the configuration that is served, where this process does not serve it yet, and then the pending one.

@@ -16,6 +16,7 @@ use self::split::Split;
 pub(crate) use registry::Found;
 pub use registry::Registry;
 
+use crate::policy::{Policies, Rest};
 use crate::providers::Provider;
 
 /// What an endpoint does.
@@ -91,6 +92,7 @@ pub struct Endpoint {
     tracks_usage: bool,
     entities: Vec<ServedEntity>,
     split: Split,
+    policies: Policies,
 }
 
 impl Endpoint {
@@ -104,19 +106,32 @@ impl Endpoint {
         check_name(&name)?;
         let id = id_of(&name);
         let entity = ServedEntity::new(entity_name(provider.model_name()), id_of(&format!("{name}/1")), provider);
-        Ok(Self { name, id, created, tracks_usage: true, entities: vec![entity], split: Split::default() })
+        Ok(Self {
+            name,
+            id,
+            created,
+            tracks_usage: true,
+            entities: vec![entity],
+            split: Split::default(),
+            policies: Policies::default(),
+        })
     }
 
     /// An endpoint of the control plane. `shares` are percentages by entity, in order, and sum up to 100.
     pub(crate) fn of_parts(id: String, name: String, created: u64, entities: Vec<(ServedEntity, u32)>) -> Self {
         let split = Split::new(entities.iter().map(|(_, share)| *share));
         let entities = entities.into_iter().map(|(entity, _)| entity).collect();
-        Self { name, id, created, tracks_usage: true, entities, split }
+        Self { name, id, created, tracks_usage: true, entities, split, policies: Policies::default() }
     }
 
     /// The same, whose requests are written into the usage or not.
     pub fn with_usage(self, tracks_usage: bool) -> Self {
         Self { tracks_usage, ..self }
+    }
+
+    /// The same, with those policies.
+    pub(crate) fn with_policies(self, policies: Policies) -> Self {
+        Self { policies, ..self }
     }
 
     /// The name that calls give.
@@ -149,9 +164,14 @@ impl Endpoint {
         &self.entities
     }
 
-    /// The entity whose turn it is.
-    pub fn next_entity(&self) -> Option<&ServedEntity> {
-        self.entities.get(self.split.next())
+    /// What its calls go through.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// The place of the entity whose turn it is; 0 where there is none.
+    pub fn next_entity(&self) -> usize {
+        self.split.next().min(self.entities.len().saturating_sub(1))
     }
 }
 
@@ -161,6 +181,7 @@ pub struct ServedEntity {
     name: String,
     id: String,
     provider: Arc<dyn Provider>,
+    rest: Arc<Rest>,
     /// What is given back when nobody calls the entity any more.
     _held: Option<Arc<dyn Send + Sync>>,
 }
@@ -168,7 +189,7 @@ pub struct ServedEntity {
 impl ServedEntity {
     /// An entity of that name and id.
     pub(crate) fn new(name: String, id: String, provider: Arc<dyn Provider>) -> Self {
-        Self { name, id, provider, _held: None }
+        Self { name, id, provider, rest: Arc::default(), _held: None }
     }
 
     /// The same, which keeps `held` for as long as somebody may call it.
@@ -184,6 +205,11 @@ impl ServedEntity {
     /// 32 hexadecimal digits, for the usage.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// How it has been doing.
+    pub(crate) fn rest(&self) -> &Rest {
+        &self.rest
     }
 
     /// The model.

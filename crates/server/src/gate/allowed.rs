@@ -1,19 +1,15 @@
 //! An endpoint together with the proof that the caller may use it.
 
-use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde_json::Value;
 
 use super::{Caller, Pass, Permission};
-use crate::endpoints::{Endpoint, ServedEntity, Task};
+use crate::endpoints::{Endpoint, ServedEntity};
 use crate::error::{ApiError, ErrorKind};
-use crate::metrics;
-use crate::providers::{Answer, ProviderError};
-use crate::usage::{Characters, Draft};
-use crate::wire::options::{Bookkeeping, Usage};
+use crate::usage::Draft;
+use crate::wire::options::Bookkeeping;
 
 /// The proof that the caller is an administrator. Only the gate makes one.
 pub struct Admin(());
@@ -84,31 +80,15 @@ impl<L: Level> Allowed<L> {
 }
 
 impl Allowed<Query> {
-    /// The entity that answers this call of task `wanted`.
-    ///
-    /// # Errors
-    /// 400 where the endpoint does something else.
-    pub fn entity_for(&self, wanted: Task) -> Result<&ServedEntity, ApiError> {
-        let endpoint = &*self.endpoint;
-        self.draft().open(self.caller.principal(), endpoint);
-        // What a model does that has never been loaded shows when it is: it refuses what it does not do.
-        if let Some(task) = endpoint.task().filter(|task| !task.serves(wanted)) {
-            let text = format!("endpoint `{}` serves {task}, not {wanted}", endpoint.name());
-            return Err(ApiError::new(ErrorKind::BadRequest, text).with_field("model"));
-        }
-        self.entity()
-    }
-
     /// The entity that answers a call that endpoints of every task take.
     ///
     /// # Errors
     /// 503 where the endpoint has none.
     pub fn entity(&self) -> Result<&ServedEntity, ApiError> {
         let endpoint = &*self.endpoint;
-        let entity = endpoint.next_entity().ok_or_else(|| {
+        let entity = endpoint.entities().get(endpoint.next_entity()).ok_or_else(|| {
             ApiError::new(ErrorKind::Unavailable, format!("endpoint `{}` serves no model", endpoint.name()))
         })?;
-        self.draft().serve(entity);
         Ok(entity)
     }
 
@@ -124,34 +104,8 @@ impl Allowed<Query> {
         }
     }
 
-    /// Notes how much text a call holds.
-    pub(crate) fn read(&self, call: &impl Characters) {
-        self.draft().read(call);
-    }
-
-    /// Accounts for an answer while it goes by. `asked` is when its model was called.
-    pub fn measured(&self, answer: Answer, asked: Instant, streamed: bool) -> Answer {
-        if streamed {
-            self.draft().streaming();
-        }
-        self.draft().streamed(metrics::measured(answer, self.endpoint.name(), asked))
-    }
-
-    /// Accounts for a call that is answered in one piece, with the tokens that `tokens` finds in the answer.
-    ///
-    /// # Errors
-    /// The call's own.
-    pub async fn measured_call<T>(
-        &self,
-        call: impl Future<Output = Result<T, ProviderError>>,
-        tokens: impl Fn(&T) -> usize,
-    ) -> Result<T, ProviderError> {
-        let answer = metrics::measured_call(call, self.endpoint.name(), &tokens).await?;
-        self.draft().count(Usage::new(tokens(&answer), 0));
-        Ok(answer)
-    }
-
-    fn draft(&self) -> &Draft {
+    /// The account of this call.
+    pub(crate) fn draft(&self) -> &Draft {
         self.caller.draft()
     }
 }

@@ -13,7 +13,7 @@ use tower_http::request_id::RequestId;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::identity::SERVED_MODEL_NAME;
+use super::identity::{PASSED_OVER, SERVED_MODEL_NAME};
 use crate::error::{ApiError, Dialect};
 use crate::gate::Origins;
 use crate::metrics;
@@ -66,7 +66,7 @@ pub(super) fn cors(origins: &Origins) -> Option<CorsLayer> {
             .allow_origin(origins.clone())
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([header::RETRY_AFTER, X_REQUEST_ID, SERVED_MODEL_NAME])
+            .expose_headers([header::RETRY_AFTER, X_REQUEST_ID, SERVED_MODEL_NAME, PASSED_OVER])
             .max_age(ASKED_BEFOREHAND)
     };
     (!origins.is_empty()).then(layer)

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use std::time::Instant;
 
 use super::collect::{Collected, CollectedChoice, collect};
 use super::extract::JsonBody;
@@ -13,6 +12,7 @@ use super::{checks, conversation, grammar, tools};
 use crate::endpoints::Task;
 use crate::error::ApiError;
 use crate::gate::{Allowed, Caller, Query};
+use crate::policy::Served;
 use crate::providers::{CallDelta, ChatCall, Delta, Generation, TokenLogprob};
 use crate::serve::App;
 use crate::wire::JsonObject;
@@ -37,7 +37,7 @@ pub(super) async fn answer(
     fields: JsonObject,
     spelling: Spelling,
 ) -> Result<Response, ApiError> {
-    let entity = endpoint.entity_for(Task::Chat)?;
+    endpoint.begin(Task::Chat)?;
     let request = ChatRequest::read(fields)?;
     endpoint.record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
@@ -50,16 +50,14 @@ pub(super) async fn answer(
     let may_call = tools.is_some();
     let call = ChatCall { messages: conversation::checked(request.chat.messages)?, tools, generation };
 
-    endpoint.read(&call);
     let name = endpoint.endpoint().name();
-    let asked = Instant::now();
-    let answer = endpoint.measured(entity.provider().chat(call).await?, asked, streamed.is_some());
+    let Served { answer, by } = endpoint.chat(call, streamed.is_some()).await?;
     let rendering = ChatRendering { identity: Identity::new("chatcmpl", name, spelling), logprobs, may_call };
     let response = match streamed {
         Some(place) => stream::respond(answer, rendering, place).await?,
         None => Json(rendering.plain(collect(answer).await?)).into_response(),
     };
-    Ok(served_by(entity, response))
+    Ok(served_by(&by, response))
 }
 
 /// How chat answers are written.

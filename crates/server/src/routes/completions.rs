@@ -1,7 +1,5 @@
 //! Text completions.
 
-use std::time::Instant;
-
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -15,6 +13,7 @@ use super::{checks, grammar};
 use crate::endpoints::Task;
 use crate::error::ApiError;
 use crate::gate::{Allowed, Caller, Query};
+use crate::policy::Served;
 use crate::providers::{Delta, TokenLogprob};
 use crate::serve::App;
 use crate::wire::JsonObject;
@@ -35,7 +34,7 @@ pub(super) async fn answer(
     fields: JsonObject,
     spelling: Spelling,
 ) -> Result<Response, ApiError> {
-    let entity = endpoint.entity_for(Task::Completions)?;
+    endpoint.begin(Task::Completions)?;
     let request = CompletionRequest::read(fields)?;
     endpoint.record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
@@ -45,10 +44,8 @@ pub(super) async fn answer(
     let generated = checked.call.generation.choices;
     checks::check_choices(checked.call.prompts.len(), generated, app.limits())?;
 
-    endpoint.read(&checked.call);
     let name = endpoint.endpoint().name();
-    let asked = Instant::now();
-    let answer = endpoint.measured(entity.provider().complete(checked.call).await?, asked, streamed.is_some());
+    let Served { answer, by } = endpoint.complete(checked.call, streamed.is_some()).await?;
     let rendering = CompletionRendering {
         identity: Identity::new("cmpl", name, spelling),
         logprobs: checked.logprobs,
@@ -62,7 +59,7 @@ pub(super) async fn answer(
             Json(rendering.plain(collected)).into_response()
         }
     };
-    Ok(served_by(entity, response))
+    Ok(served_by(&by, response))
 }
 
 /// Of every `generated` choices (those of one prompt) the `returned` likeliest, likeliest first.

@@ -12,6 +12,7 @@ use super::identity::{Identity, Spelling, served_by};
 use crate::endpoints::Task;
 use crate::error::ApiError;
 use crate::gate::{Allowed, Caller, Query};
+use crate::policy::Served;
 use crate::serve::App;
 use crate::wire::embeddings::{EmbeddingFields, EmbeddingItem, EmbeddingList, EmbeddingUsage, EncodingFormat, Vector};
 use crate::wire::{JsonObject, Request};
@@ -24,15 +25,13 @@ pub(super) async fn create(State(app): State<App>, caller: Caller, body: JsonBod
 
 /// Answers the embedding request in `fields`.
 pub(super) async fn answer(app: &App, endpoint: &Allowed<Query>, fields: JsonObject) -> Result<Response, ApiError> {
-    let entity = endpoint.entity_for(Task::Embeddings)?;
+    endpoint.begin(Task::Embeddings)?;
     let Request { fields: embedding, bookkeeping } = Request::<EmbeddingFields>::read(fields)?;
     endpoint.record(&bookkeeping);
     let format = embedding.encoding_format.unwrap_or_default();
     let call = checks::embedding(embedding, app.limits())?;
-    endpoint.read(&call);
     let name = endpoint.endpoint().name();
-    let embedding = entity.provider().embed(call);
-    let embeddings = endpoint.measured_call(embedding, |embeddings| embeddings.prompt_tokens).await?;
+    let Served { answer: embeddings, by } = endpoint.embed(call).await?;
     let prompt_tokens = embeddings.prompt_tokens;
     let items = embeddings.vectors.into_iter().enumerate().map(|(index, vector)| EmbeddingItem {
         object: "embedding",
@@ -47,7 +46,7 @@ pub(super) async fn answer(app: &App, endpoint: &Allowed<Query>, fields: JsonObj
         data: items.collect(),
         usage: EmbeddingUsage { prompt_tokens, total_tokens: prompt_tokens },
     };
-    Ok(served_by(entity, Json(list).into_response()))
+    Ok(served_by(&by, Json(list).into_response()))
 }
 
 fn written(vector: Vec<f32>, format: EncodingFormat) -> Vector {

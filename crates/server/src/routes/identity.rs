@@ -7,11 +7,15 @@ use axum::response::Response;
 use uuid::Uuid;
 
 use crate::endpoints::ServedEntity;
+use crate::policy::ServedBy;
 use crate::wire::answer::AnswerObject;
 use crate::wire::options::{FinishReason, Usage};
 
 /// The header that says which entity answered.
 pub(super) const SERVED_MODEL_NAME: HeaderName = HeaderName::from_static("served-model-name");
+
+/// The header that says which entities were asked before that one and have failed: `NAME=STATUS, ...`.
+pub(super) const PASSED_OVER: HeaderName = HeaderName::from_static("hearth-passed-over");
 
 /// How finish reasons are spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +59,17 @@ impl Identity {
     }
 }
 
+/// Says in the head of `response` which entity answered, and which ones have failed to.
+pub(super) fn served_by(by: &ServedBy, response: Response) -> Response {
+    let mut response = served_by_entity(&by.entity, response);
+    if let Some(passed) = by.passed_over().and_then(|passed| HeaderValue::from_str(&passed).ok()) {
+        response.headers_mut().insert(PASSED_OVER, passed);
+    }
+    response
+}
+
 /// Says in the head of `response` which entity answered.
-pub(super) fn served_by(entity: &ServedEntity, mut response: Response) -> Response {
+pub(super) fn served_by_entity(entity: &ServedEntity, mut response: Response) -> Response {
     if let Ok(name) = HeaderValue::from_str(entity.name()) {
         response.headers_mut().insert(SERVED_MODEL_NAME, name);
     }

@@ -7,10 +7,11 @@ use axum::response::{IntoResponse, Response};
 use super::extract::JsonBody;
 use super::identity::{Identity, Spelling, served_by};
 use crate::config::Limits;
-use crate::endpoints::{ServedEntity, Task};
+use crate::endpoints::Task;
 use crate::error::ApiError;
 use crate::gate::{Allowed, Caller, Query};
-use crate::providers::{RerankCall, Scores, TooLong};
+use crate::policy::Served;
+use crate::providers::{RerankCall, TooLong};
 use crate::serve::App;
 use crate::wire::embeddings::EmbeddingUsage;
 use crate::wire::rerank::{
@@ -38,19 +39,19 @@ pub(super) async fn create_text_ranks(
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let (endpoint, fields) = body.open_or_only(&app, &caller, Some(Task::Rerank))?;
-    let entity = endpoint.entity_for(Task::Rerank)?;
+    endpoint.begin(Task::Rerank)?;
     let Request { fields: rerank, bookkeeping } = Request::<TextRankFields>::read(fields)?;
     endpoint.record(&bookkeeping);
     let (raw, shown) = (rerank.raw_scores == Some(true), rerank.return_text == Some(true));
     let call = text_ranks_call(rerank, app.limits())?;
     let texts = if shown { call.documents.clone() } else { Vec::new() };
-    let scores = scores(&endpoint, entity, call).await?;
+    let Served { answer: scores, by } = endpoint.rerank(call).await?;
     let ranks = ranking(&scores.logits).into_iter().map(|index| TextRank {
         index,
         score: if raw { scores.logits[index] } else { relevance(scores.logits[index]) },
         text: texts.get(index).cloned(),
     });
-    Ok(served_by(entity, Json(ranks.collect::<Vec<_>>()).into_response()))
+    Ok(served_by(&by, Json(ranks.collect::<Vec<_>>()).into_response()))
 }
 
 /// Answers the reranking request in `fields`, in the shape of that version of Cohere's API.
@@ -60,13 +61,13 @@ pub(super) async fn answer(
     fields: JsonObject,
     version: &'static str,
 ) -> Result<Response, ApiError> {
-    let entity = endpoint.entity_for(Task::Rerank)?;
+    endpoint.begin(Task::Rerank)?;
     let Request { fields: rerank, bookkeeping } = Request::<RerankFields>::read(fields)?;
     endpoint.record(&bookkeeping);
     refuse_unhonoured(&rerank)?;
     let results = top_n(rerank.top_n, rerank.documents.len())?;
     let shown = if rerank.return_documents == Some(true) { rerank.documents.clone() } else { Vec::new() };
-    let scores = scores(endpoint, entity, rerank_call(rerank, app.limits())?).await?;
+    let Served { answer: scores, by } = endpoint.rerank(rerank_call(rerank, app.limits())?).await?;
     let ranked = ranking(&scores.logits).into_iter().take(results).map(|index| RankedDocument {
         index,
         relevance_score: relevance(scores.logits[index]),
@@ -84,13 +85,7 @@ pub(super) async fn answer(
             tokens: RerankTokens { input_tokens: tokens, output_tokens: 0 },
         },
     };
-    Ok(served_by(entity, Json(answer).into_response()))
-}
-
-/// The scores of all documents; their tokens are counted.
-async fn scores(endpoint: &Allowed<Query>, entity: &ServedEntity, call: RerankCall) -> Result<Scores, ApiError> {
-    endpoint.read(&call);
-    Ok(endpoint.measured_call(entity.provider().rerank(call), |scores| scores.prompt_tokens).await?)
+    Ok(served_by(&by, Json(answer).into_response()))
 }
 
 /// The indices of the scores, the best first; of equal ones the earlier first.

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::extract::{JsonBody, named_or_only};
-use super::identity::served_by;
+use super::identity::served_by_entity;
 use super::{conversation, tools};
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::Caller;
@@ -29,7 +29,7 @@ pub(super) async fn tokenize(State(app): State<App>, caller: Caller, body: JsonB
         token_strs: spelled.then(|| found.tokens.iter().map(|token| token.spelling.clone()).collect()),
         tokens: found.tokens.iter().map(|token| token.id).collect(),
     };
-    Ok(served_by(entity, Json(answer).into_response()))
+    Ok(served_by_entity(entity, Json(answer).into_response()))
 }
 
 /// `POST .../detokenize`.
@@ -39,7 +39,7 @@ pub(super) async fn detokenize(State(app): State<App>, caller: Caller, body: Jso
     let Request { fields, bookkeeping } = wire::tokenize::read::<DetokenizeFields>(fields)?;
     endpoint.record(&bookkeeping);
     let prompt = entity.provider().detokenize(fields.tokens).await?;
-    Ok(served_by(entity, Json(Detokenized { prompt }).into_response()))
+    Ok(served_by_entity(entity, Json(Detokenized { prompt }).into_response()))
 }
 
 /// What `GET .../tokenizer_info` can say in its URL.
@@ -68,7 +68,7 @@ pub(super) async fn info(
         model_max_length: facts.context_length,
         vocab_size: facts.vocab_size,
     };
-    Ok(served_by(entity, Json(answer).into_response()))
+    Ok(served_by_entity(entity, Json(answer).into_response()))
 }
 
 /// What to cut.

@@ -35,6 +35,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "principal details", include_str!("../../migrations/0002_principal_details.sql")),
     (3, "secrets", include_str!("../../migrations/0003_secrets.sql")),
     (4, "usage", include_str!("../../migrations/0004_usage.sql")),
+    (5, "fallback", include_str!("../../migrations/0005_fallback.sql")),
 ];
 
 /// How long a statement waits for its turn, and a caller for a connection.

@@ -8,7 +8,7 @@ use super::{Store, StoreError};
 use crate::usage::Entry;
 
 /// In the order in which they are written; the first is the key.
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 19] = [
     "databricks_request_id",
     "request_id",
     "client_request_id",
@@ -27,6 +27,7 @@ const COLUMNS: [&str; 18] = [
     "output_character_count",
     "request_streaming",
     "usage_context",
+    "passed_over",
 ];
 
 /// Rows that one statement writes; SQLite takes 32,766 values in one.
@@ -231,6 +232,7 @@ fn bind<'q>(statement: Query<'q, Any, AnyArguments>, entry: &'q Entry) -> Query<
         .bind(i64::from(entry.request_streaming))
         // A map of texts is always JSON.
         .bind(serde_json::to_string(&entry.usage_context).unwrap_or_default())
+        .bind(&entry.passed_over)
 }
 
 fn read(row: &AnyRow) -> Result<Entry, StoreError> {
@@ -256,6 +258,7 @@ fn read(row: &AnyRow) -> Result<Entry, StoreError> {
         output_character_count: row.try_get("output_character_count")?,
         request_streaming: row.try_get::<i64, _>("request_streaming")? != 0,
         usage_context: serde_json::from_str(&context).map_err(|_| unknown("the usage context", context))?,
+        passed_over: row.try_get("passed_over")?,
     })
 }
 

@@ -9,9 +9,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Characters, Entry, UsageLog};
-use crate::endpoints::{Endpoint, ServedEntity};
+use crate::endpoints::Endpoint;
 use crate::error::ApiError;
 use crate::gate::Principal;
+use crate::policy::ServedBy;
 use crate::providers::{Answer, AnswerEvent, ProviderError};
 use crate::store::now;
 use crate::wire::options::{Bookkeeping, Usage};
@@ -70,11 +71,12 @@ impl Draft {
         }
     }
 
-    /// Notes what is to answer.
-    pub(crate) fn serve(&self, entity: &ServedEntity) {
+    /// Notes what is to answer, and what has failed to.
+    pub(crate) fn served_by(&self, by: &ServedBy) {
         self.note(|entry| {
-            entity.id().clone_into(&mut entry.served_entity_id);
-            entity.name().clone_into(&mut entry.served_entity_name);
+            by.entity.id().clone_into(&mut entry.served_entity_id);
+            by.entity.name().clone_into(&mut entry.served_entity_name);
+            entry.passed_over = by.passed_over();
         });
     }
 

@@ -57,6 +57,8 @@ pub struct Entry {
     pub served_entity_id: String,
     /// Its name.
     pub served_entity_name: String,
+    /// `NAME=STATUS` of what was asked before that and has failed, in order.
+    pub passed_over: Option<String>,
     /// Tokens read.
     pub input_token_count: i64,
     /// Tokens generated.
