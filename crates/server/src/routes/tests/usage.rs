@@ -260,13 +260,16 @@ async fn an_endpoint_has_numbers_of_its_own_whether_its_usage_is_written_down_or
     assert_eq!(tracked.seen(ADMIN, "").await, json!([]));
     let path = "/api/2.0/serving-endpoints/talk/metrics";
     let metrics = tracked.stored.call("GET", path, Value::Null).await.body;
-    let labels = "{endpoint_name=\"talk\",served_model_name=\"only\"}";
+    // What is refused before anything is asked has no entity.
+    let [nobody, labels] = ["", "only"].map(|name| format!("{{endpoint_name=\"talk\",served_model_name=\"{name}\"}}"));
     for line in [
-        format!("request_count_total{labels} 2"),
-        format!("request_4xx_count_total{labels} 1"),
+        format!("request_count_total{labels} 1"),
+        format!("request_count_total{nobody} 1"),
+        format!("request_4xx_count_total{labels} 0"),
+        format!("request_4xx_count_total{nobody} 1"),
         format!("request_5xx_count_total{labels} 0"),
-        format!("request_latency_ms_count{labels} 2"),
-        format!("request_latency_ms_bucket{} 2", labels.replace('}', ",le=\"+Inf\"}")),
+        format!("request_latency_ms_count{labels} 1"),
+        format!("request_latency_ms_bucket{} 1", labels.replace('}', ",le=\"+Inf\"}")),
         "mem_usage_percentage{endpoint_name=\"talk\"} 10".to_owned(),
         "# TYPE cpu_usage_percentage gauge".to_owned(),
     ] {
