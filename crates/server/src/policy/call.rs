@@ -73,7 +73,8 @@ impl Call for RerankCall {
 }
 
 async fn begun(answer: Answer, streamed: bool) -> Result<Answer, ProviderError> {
-    let Answer { choices, mut events } = answer;
+    let choices = answer.choices;
+    let mut events = answer.events.fuse();
     let mut seen: Vec<AnswerEvent> = Vec::new();
     while let Some(event) = events.next().await {
         seen.push(event?);

@@ -15,13 +15,13 @@ use crate::usage::{Ingest, Journal};
 const USAGE: &str = "/api/2.0/serving/endpoint-usage";
 
 /// A server that writes down who uses what.
-struct Tracked {
-    stored: Stored,
+pub(super) struct Tracked {
+    pub(super) stored: Stored,
     ingest: Ingest,
 }
 
 impl Tracked {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let stored = Stored::new().await;
         let store = stored.app.control().unwrap().store().clone();
         let ingest = Ingest::new(Journal::open(&stored.folder.path().join("usage")).unwrap(), store, None);
@@ -34,7 +34,7 @@ impl Tracked {
     }
 
     /// What somebody gets to see, as soon as it is there.
-    async fn seen(&self, token: &str, query: &str) -> Value {
+    pub(super) async fn seen(&self, token: &str, query: &str) -> Value {
         self.ingest.drain().await.unwrap();
         let answer = call(self.app(), token, "GET", &format!("{USAGE}{query}"), Value::Null).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
