@@ -27,7 +27,7 @@ use hearth::providers::{
 use hearth::secrets::{KeySource, Secrets};
 use hearth::serve::{App, Limits, router};
 use hearth::store::{ADMINS, GrantRow, PrincipalKind, PrincipalRow, Store, StoreLocation, TokenRow, now};
-use hearth::usage::{Ingest, Journal};
+use hearth::usage::{Ingest, Journal, Retention};
 use hearth::wire::options::{FinishReason, Usage};
 use hearth_engine::serve::Footprint;
 use http_body_util::BodyExt;
@@ -124,7 +124,7 @@ struct Governed {
 impl Governed {
     async fn new(folder: &Path) -> Outcome<Self> {
         let store = Store::open(&StoreLocation::File(folder.join("hearth.db"))).await?;
-        let ingest = Ingest::new(Journal::open(&folder.join("usage"))?, store.clone(), None);
+        let ingest = Ingest::new(Journal::open(&folder.join("usage"))?, store.clone(), Retention::default());
         let models = Models::new(1000, false, None);
         let secrets = Secrets::new(store, KeySource { given: None, file: folder.join("secrets.key") });
         let app = App::with_store(Access::local(), LIMITS, models, secrets, Arc::new(AtOnce)).await?;

@@ -244,8 +244,8 @@ impl ApiError {
         OpenAiError { error: fields }
     }
 
-    /// Writes the body of an error's response.
-    pub fn render(&self, dialect: Dialect, response: Response) -> Response {
+    /// The body of the response.
+    pub(crate) fn body(&self, dialect: Dialect) -> Vec<u8> {
         let body = match dialect {
             Dialect::OpenAi => serde_json::to_vec(&self.stream_event()),
             Dialect::Databricks => {
@@ -253,10 +253,16 @@ impl ApiError {
                 serde_json::to_vec(&DatabricksError { error_code, message: &self.message })
             }
         };
+        // Texts always are JSON.
+        body.unwrap_or_default()
+    }
+
+    /// Writes the body of an error's response.
+    pub fn render(&self, dialect: Dialect, response: Response) -> Response {
         let (mut head, _) = response.into_parts();
         head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         head.headers.remove(header::CONTENT_LENGTH);
-        Response::from_parts(head, Body::from(body.unwrap_or_default()))
+        Response::from_parts(head, Body::from(self.body(dialect)))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod gate;
 pub mod life;
 pub mod metrics;
 pub mod models;
+pub mod payloads;
 pub mod policy;
 pub mod providers;
 mod room;

@@ -13,7 +13,7 @@ use hearth::gate::Origin;
 use hearth::models::{Models, Residence};
 use hearth::secrets::Secrets;
 use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
-use hearth::usage::{Ingest, record_lasting};
+use hearth::usage::{Ingest, Retention, record_lasting};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::limits::LimitArguments;
@@ -48,6 +48,9 @@ pub(super) struct Arguments {
     /// Days after which usage is removed from the store [default: it stays]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     usage_days: Option<u32>,
+    /// Days after which rows of inference tables are removed from the store [default: they stay]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    payload_days: Option<u32>,
     /// Certificate for TLS (PEM), with those between it and an authority that clients know; read again at SIGHUP
     #[arg(long, value_name = "FILE")]
     pub(super) tls_certificate: Option<PathBuf>,
@@ -174,7 +177,8 @@ async fn begin(config: ServeConfig, arguments: &Arguments) -> Result<App> {
     let keep_alive = arguments.keep_alive.map(Duration::from_secs);
     let models = Models::new(free_memory(&options)?, options.overcommit, keep_alive);
     let store = open_store(&config).await?;
-    let kept = arguments.usage_days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600));
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 3600);
+    let kept = Retention { usage: arguments.usage_days.map(days), payloads: arguments.payload_days.map(days) };
     let ingest = Ingest::new(open_journal(&config)?, store.clone(), kept);
     let secrets = Secrets::new(store, config.secrets_key);
     if let Err(error) = secrets.check().await {

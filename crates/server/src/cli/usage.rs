@@ -1,11 +1,14 @@
-//! `hearth usage`: who used what, out of the store.
+//! `hearth usage`: who used what and what was said, out of the store.
 
-use std::io::{self, Write};
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
 use std::pin::pin;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use futures::{Stream, TryStreamExt};
-use hearth::store::{Grouping, StoreError, UsageFilter};
+use hearth::endpoints::id_of;
+use hearth::payloads::{payloads_as_csv, payloads_as_parquet};
+use hearth::store::{Grouping, PayloadFilter, UsageFilter};
 use hearth::usage::{sums_as_csv, usage_as_csv};
 use hearth::wire::usage::moment;
 
@@ -22,6 +25,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Write usage as CSV: one line a request, newest first, or one line a group
     Export(Export),
+    /// Write the inference table of an endpoint: what was asked and answered, oldest first
+    Payloads(Payloads),
 }
 
 #[derive(clap::Args)]
@@ -45,6 +50,29 @@ struct Export {
     group_by: Vec<By>,
 }
 
+#[derive(clap::Args)]
+struct Payloads {
+    #[command(flatten)]
+    state: StateArguments,
+    /// The endpoint
+    endpoint: String,
+    /// First moment: milliseconds since 1970, or a day in UTC as 2026-01-31
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| moment("--from", text))]
+    from: Option<i64>,
+    /// First moment that is out
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| moment("--until", text))]
+    until: Option<i64>,
+    /// Form of the table
+    #[arg(long, value_enum, default_value = "csv")]
+    format: Form,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Form {
+    Csv,
+    Parquet,
+}
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum By {
     Endpoint,
@@ -66,8 +94,11 @@ impl By {
 
 /// Writes what was asked for to stdout.
 pub(super) fn main(arguments: Arguments) -> Result<()> {
-    let Command::Export(export) = arguments.command;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(write(export))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match arguments.command {
+        Command::Export(export) => runtime.block_on(write(export)),
+        Command::Payloads(payloads) => runtime.block_on(write_payloads(payloads)),
+    }
 }
 
 async fn write(export: Export) -> Result<()> {
@@ -88,7 +119,22 @@ async fn write(export: Export) -> Result<()> {
     Ok(())
 }
 
-async fn print(pieces: impl Stream<Item = Result<Vec<u8>, StoreError>>) -> Result<()> {
+async fn write_payloads(payloads: Payloads) -> Result<()> {
+    let store = payloads.state.open().await?;
+    let made = store.endpoints().await?.into_iter().find(|endpoint| endpoint.name == payloads.endpoint);
+    // The id of an endpoint that the store does not know follows from its name.
+    let endpoint_id = made.map_or_else(|| id_of(&payloads.endpoint), |endpoint| endpoint.id);
+    let filter = PayloadFilter { endpoint_id, from: payloads.from, until: payloads.until };
+    match payloads.format {
+        Form::Csv => print(payloads_as_csv(store.clone(), filter)).await?,
+        Form::Parquet if io::stdout().is_terminal() => bail!("a Parquet file is nothing for a terminal: redirect it"),
+        Form::Parquet => print(payloads_as_parquet(store.clone(), filter)).await?,
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn print<E: Error + Send + Sync + 'static>(pieces: impl Stream<Item = Result<Vec<u8>, E>>) -> Result<()> {
     let mut pieces = pin!(pieces);
     let mut out = io::stdout().lock();
     while let Some(piece) = pieces.try_next().await? {

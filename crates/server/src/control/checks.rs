@@ -14,8 +14,8 @@ use crate::providers::external::ExternalModel;
 use crate::store::now;
 use crate::wire::external::SecretReference;
 use crate::wire::serving::{
-    AiGateway, CreateEndpoint, EmailNotifications, EndpointConfig, PatchTags, ServedEntityFields, Tag, TrafficConfig,
-    Workload,
+    AiGateway, CreateEndpoint, EmailNotifications, EndpointConfig, InferenceTableFields, PatchTags, ServedEntityFields,
+    Tag, TrafficConfig, Workload,
 };
 use crate::wire::{self, FieldError};
 
@@ -208,8 +208,8 @@ pub(crate) fn no_mail(notifications: &EmailNotifications) -> Result<(), FieldErr
     Err(FieldError::unsupported_value("email_notifications", " with addresses"))
 }
 
-/// The policies, if all of them can be kept to.
-pub(super) fn gateway(gateway: Option<AiGateway>) -> Result<Option<AiGateway>, FieldError> {
+/// The policies, if all of them can be kept to; those `before` stand until these do.
+pub(super) fn gateway(gateway: Option<AiGateway>, before: Option<&AiGateway>) -> Result<Option<AiGateway>, FieldError> {
     let Some(policies) = &gateway else { return Ok(None) };
     let unsupported = |field: &str, detail| Err(FieldError::unsupported_value(format!("ai_gateway.{field}"), detail));
     if policies.rate_limits.as_ref().is_some_and(|limits| !limits.is_empty()) {
@@ -218,10 +218,28 @@ pub(super) fn gateway(gateway: Option<AiGateway>) -> Result<Option<AiGateway>, F
     if policies.guardrails.as_ref().is_some_and(asks_for_something) {
         return unsupported("guardrails", " that guard something");
     }
-    if policies.inference_table_config.as_ref().is_some_and(asks_for_something) {
-        return unsupported("inference_table_config", " with `enabled`: true");
+    if let Some(table) = &policies.inference_table_config {
+        inference_table(table, before.and_then(|before| before.inference_table_config.as_ref()))?;
     }
     Ok(gateway)
+}
+
+fn inference_table(table: &InferenceTableFields, before: Option<&InferenceTableFields>) -> Result<(), FieldError> {
+    const PLACE: &str = "ai_gateway.inference_table_config";
+    if let Some(fraction) = table.sampling_fraction.filter(|fraction| !(*fraction > 0.0 && *fraction <= 1.0)) {
+        return Err(FieldError::value(format!("{PLACE}.sampling_fraction"), "above 0 and at most 1", fraction));
+    }
+    let Some(before) = before.filter(|before| before.enabled && table.enabled) else { return Ok(()) };
+    for (field, new, old) in [
+        ("catalog_name", &table.catalog_name, &before.catalog_name),
+        ("schema_name", &table.schema_name, &before.schema_name),
+    ] {
+        if new != old {
+            let problem = "it cannot change while the table is enabled: disable it first";
+            return Err(FieldError::conflict(format!("{PLACE}.{field}"), problem));
+        }
+    }
+    Ok(())
 }
 
 /// Whether anything in it is more than off or empty.

@@ -53,7 +53,7 @@ impl ControlPlane {
         check_name(&fields.name).map_err(bad_name)?;
         checks::asks_for_nothing_else(&fields)?;
         let (id, created) = (Uuid::new_v4().simple().to_string(), now());
-        let gateway = checks::gateway(merged(fields.ai_gateway, fields.rate_limits)?)?;
+        let gateway = checks::gateway(merged(fields.ai_gateway, fields.rate_limits)?, None)?;
         let mut document = Document {
             description: fields.description,
             tags: checks::tags(Vec::new(), PatchTags { add_tags: fields.tags, delete_tags: Vec::new() }, "tags")?,
@@ -148,7 +148,7 @@ impl ControlPlane {
     /// The field to blame.
     pub async fn put_gateway(&self, allowed: &Allowed<Manage>, fields: AiGateway) -> Result<(), ApiError> {
         let (change, mut document) = self.begin(allowed).await?;
-        document.ai_gateway = checks::gateway(Some(fields))?;
+        document.ai_gateway = checks::gateway(Some(fields), document.ai_gateway.as_ref())?;
         self.finish(change, allowed, &document).await
     }
 
@@ -158,8 +158,9 @@ impl ControlPlane {
     /// The field to blame.
     pub async fn put_rate_limits(&self, allowed: &Allowed<Manage>, limits: Vec<RateLimit>) -> Result<(), ApiError> {
         let (change, mut document) = self.begin(allowed).await?;
-        let gateway = AiGateway { rate_limits: Some(limits), ..document.ai_gateway.take().unwrap_or_default() };
-        document.ai_gateway = checks::gateway(Some(gateway))?;
+        let before = document.ai_gateway.take();
+        let gateway = AiGateway { rate_limits: Some(limits), ..before.clone().unwrap_or_default() };
+        document.ai_gateway = checks::gateway(Some(gateway), before.as_ref())?;
         self.finish(change, allowed, &document).await
     }
 

@@ -219,7 +219,7 @@ impl ServedEntity {
 }
 
 /// 32 hexadecimal digits that follow from a name.
-pub(crate) fn id_of(name: &str) -> String {
+pub fn id_of(name: &str) -> String {
     let digest = Sha256::digest(format!("hearth endpoint {name}"));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -14,6 +14,7 @@ pub use fallback::{Passed, ServedBy};
 pub use rest::Rest;
 pub use way::Served;
 
+use crate::payloads::InferenceTable;
 use crate::wire::serving::AiGateway;
 
 /// What an endpoint keeps to.
@@ -21,11 +22,17 @@ use crate::wire::serving::AiGateway;
 pub struct Policies {
     /// Whether another entity is asked where one fails.
     pub falls_back: bool,
+    /// Where requests and answers are kept.
+    pub table: Option<InferenceTable>,
 }
 
 impl Policies {
     /// Those of a checked configuration.
     pub(crate) fn of(gateway: &AiGateway) -> Self {
-        Self { falls_back: gateway.fallback_config.is_some_and(|fallback| fallback.enabled) }
+        let table = gateway.inference_table_config.as_ref().filter(|table| table.enabled);
+        Self {
+            falls_back: gateway.fallback_config.is_some_and(|fallback| fallback.enabled),
+            table: table.map(|table| InferenceTable { sampling_fraction: table.sampling_fraction.unwrap_or(1.0) }),
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::metrics;
 use crate::providers::{
     Answer, ChatCall, CompletionCall, EmbeddingCall, Embeddings, ProviderError, RerankCall, Scores,
 };
+use crate::wire::JsonObject;
 use crate::wire::options::Usage;
 
 /// An answer, and what has given it.
@@ -21,13 +22,14 @@ pub struct Served<T> {
 }
 
 impl Allowed<Query> {
-    /// Opens the account of a call of task `wanted`.
+    /// Opens the account of a call of task `wanted`, whose body has these fields.
     ///
     /// # Errors
     /// 400 where the endpoint does something else.
-    pub fn begin(&self, wanted: Task) -> Result<(), ApiError> {
+    pub fn begin(&self, wanted: Task, fields: &JsonObject) -> Result<(), ApiError> {
         let endpoint = self.endpoint();
         self.draft().open(self.caller().principal(), endpoint);
+        self.draft().asked(fields);
         // What a model does that has never been loaded shows when it is: it refuses what it does not do.
         if let Some(task) = endpoint.task().filter(|task| !task.serves(wanted)) {
             let text = format!("endpoint `{}` serves {task}, not {wanted}", endpoint.name());

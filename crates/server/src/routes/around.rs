@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
@@ -45,16 +46,37 @@ pub(super) async fn render_errors(request: Request, next: Next) -> Response {
     }
 }
 
-/// Opens the entry of a request in the usage, and ends it where the answer is not a stream, which ends it itself.
+/// Opens the account of a request, and closes it where the answer is not a stream, which closes it itself.
 pub(super) async fn account(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
     let draft = Draft::new(app.usage().clone(), id.unwrap_or_default());
+    let dialect = Dialect::of(request.uri().path());
     request.extensions_mut().insert(draft.clone());
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     if response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != sse::CONTENT_TYPE) {
+        if draft.keeps_payload() {
+            response = keep(&draft, dialect, response).await;
+        }
         draft.finish(response.status().as_u16());
     }
     response
+}
+
+/// Keeps the body of a response that is in one piece.
+async fn keep(draft: &Draft, dialect: Dialect, response: Response) -> Response {
+    if let Some(error) = response.extensions().get::<ApiError>() {
+        draft.answered(String::from_utf8_lossy(&error.body(dialect)).into_owned());
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    match to_bytes(body, usize::MAX).await {
+        Ok(bytes) => {
+            draft.answered(String::from_utf8_lossy(&bytes).into_owned());
+            Response::from_parts(head, Body::from(bytes))
+        }
+        // What is in memory is there.
+        Err(error) => ApiError::internal("the answer failed", error.to_string()).into_response(),
+    }
 }
 
 /// Lets the pages of those sites read answers, and answers browsers that ask beforehand, who send no token yet. Nothing of a

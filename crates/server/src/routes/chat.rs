@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
 use super::collect::{Collected, CollectedChoice, collect};
 use super::extract::JsonBody;
@@ -37,7 +38,7 @@ pub(super) async fn answer(
     fields: JsonObject,
     spelling: Spelling,
 ) -> Result<Response, ApiError> {
-    endpoint.begin(Task::Chat)?;
+    endpoint.begin(Task::Chat, &fields)?;
     let request = ChatRequest::read(fields)?;
     endpoint.record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
@@ -54,7 +55,7 @@ pub(super) async fn answer(
     let Served { answer, by } = endpoint.chat(call, streamed.is_some()).await?;
     let rendering = ChatRendering { identity: Identity::new("chatcmpl", name, spelling), logprobs, may_call };
     let response = match streamed {
-        Some(place) => stream::respond(answer, rendering, place).await?,
+        Some(place) => stream::respond(answer, rendering, place, endpoint.draft().clone()).await?,
         None => Json(rendering.plain(collect(answer).await?)).into_response(),
     };
     Ok(served_by(&by, response))
@@ -116,6 +117,10 @@ impl Chunks for ChatRendering {
             finish_reason_camel: self.identity.camel(reason),
             logprobs: None,
         }
+    }
+
+    fn whole(&self, collected: Collected) -> serde_json::Result<Value> {
+        serde_json::to_value(self.plain(collected))
     }
 
     fn chunk(&self, choices: Vec<ChatChunkChoice>, usage: Option<Option<Usage>>) -> serde_json::Result<String> {

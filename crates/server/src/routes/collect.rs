@@ -39,25 +39,64 @@ impl CollectedChoice {
 
 /// Waits for the end of `answer`. Dropping the future cancels the rest of it.
 pub(super) async fn collect(mut answer: Answer) -> Result<Collected, ProviderError> {
-    let mut drafts: Vec<Draft> = Vec::new();
-    drafts.resize_with(answer.choices, Draft::default);
-    let mut total = Usage::default();
+    let mut collecting = Collecting::new(answer.choices);
     while let Some(event) = answer.events.next().await {
-        match event? {
+        collecting.add(event?)?;
+    }
+    collecting.finish().ok_or_else(ended_early)
+}
+
+/// An answer that is being collected.
+pub(super) struct Collecting {
+    choices: Vec<Draft>,
+    usage: Usage,
+}
+
+impl Collecting {
+    /// Nothing yet, of so many choices.
+    pub(super) fn new(choices: usize) -> Self {
+        Self { choices: std::iter::repeat_with(Draft::default).take(choices).collect(), usage: Usage::default() }
+    }
+
+    /// Adds what has come.
+    ///
+    /// # Errors
+    /// Where the event is of a choice that nobody asked for.
+    pub(super) fn add(&mut self, event: AnswerEvent) -> Result<(), ProviderError> {
+        match event {
             AnswerEvent::Echo { index, delta } => {
-                let draft = choice(&mut drafts, index)?;
+                let draft = choice(&mut self.choices, index)?;
                 draft.echoed = delta.tokens.len();
-                draft.append(delta)?;
+                draft.append(delta)
             }
-            AnswerEvent::Delta { index, delta } => choice(&mut drafts, index)?.append(delta)?,
+            AnswerEvent::Delta { index, delta } => choice(&mut self.choices, index)?.append(delta),
             AnswerEvent::Finished { index, reason, usage } => {
-                choice(&mut drafts, index)?.reason = Some(reason);
-                total = usage;
+                choice(&mut self.choices, index)?.reason = Some(reason);
+                self.usage = usage;
+                Ok(())
             }
         }
     }
-    let choices = drafts.into_iter().map(Draft::finish).collect::<Option<_>>().ok_or_else(ended_early)?;
-    Ok(Collected { choices, usage: total })
+
+    /// Which choices have come to their end.
+    pub(super) fn finished(&self) -> Vec<bool> {
+        self.choices.iter().map(|draft| draft.reason.is_some()).collect()
+    }
+
+    /// The whole answer; `None` where a choice has not come to its end.
+    pub(super) fn finish(self) -> Option<Collected> {
+        let choices = self.choices.into_iter().map(|draft| draft.reason.map(|reason| draft.ended(reason)));
+        Some(Collected { choices: choices.collect::<Option<_>>()?, usage: self.usage })
+    }
+
+    /// As much as there is, as if it were whole.
+    pub(super) fn so_far(self) -> Collected {
+        let ended = |draft: Draft| {
+            let reason = draft.reason.unwrap_or(FinishReason::Stop);
+            draft.ended(reason)
+        };
+        Collected { choices: self.choices.into_iter().map(ended).collect(), usage: self.usage }
+    }
 }
 
 /// The error of an answer that ends before all of its choices have.
@@ -100,8 +139,8 @@ impl Draft {
         Ok(())
     }
 
-    fn finish(self) -> Option<CollectedChoice> {
-        let Self { text, tokens, calls, echoed, reason } = self;
-        reason.map(|reason| CollectedChoice { text, tokens, calls, echoed, reason })
+    fn ended(self, reason: FinishReason) -> CollectedChoice {
+        let Self { text, tokens, calls, echoed, .. } = self;
+        CollectedChoice { text, tokens, calls, echoed, reason }
     }
 }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use indexmap::IndexMap;
+use serde_json::Value;
 
 use super::collect::{Collected, CollectedChoice, collect};
 use super::extract::JsonBody;
@@ -34,7 +35,7 @@ pub(super) async fn answer(
     fields: JsonObject,
     spelling: Spelling,
 ) -> Result<Response, ApiError> {
-    endpoint.begin(Task::Completions)?;
+    endpoint.begin(Task::Completions, &fields)?;
     let request = CompletionRequest::read(fields)?;
     endpoint.record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;
@@ -53,7 +54,7 @@ pub(super) async fn answer(
         offsets: vec![0; answer.choices],
     };
     let response = match streamed {
-        Some(place) => stream::respond(answer, rendering, place).await?,
+        Some(place) => stream::respond(answer, rendering, place, endpoint.draft().clone()).await?,
         None => {
             let collected = best(collect(answer).await?, generated, checked.returned);
             Json(rendering.plain(collected)).into_response()
@@ -137,6 +138,10 @@ impl Chunks for CompletionRendering {
             finish_reason_camel: self.identity.camel(reason),
             logprobs: None,
         }
+    }
+
+    fn whole(&self, collected: Collected) -> serde_json::Result<Value> {
+        serde_json::to_value(self.plain(collected))
     }
 
     fn chunk(&self, choices: Vec<CompletionChoice>, usage: Option<Option<Usage>>) -> serde_json::Result<String> {

@@ -18,6 +18,7 @@ mod identity;
 mod invocations;
 mod models;
 mod openapi;
+mod payloads;
 mod permissions;
 mod rerank;
 mod scim;
@@ -91,6 +92,7 @@ fn routes() -> Vec<Route> {
     routes.extend(serving::routes());
     routes.extend(secrets::routes());
     routes.extend(usage::routes());
+    routes.extend(payloads::routes());
     for prefix in DATA_PLANES {
         routes.extend([
             Route::post(format!("{prefix}/chat/completions"), QUERY, chat::create),

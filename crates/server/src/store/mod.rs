@@ -6,6 +6,7 @@
 mod change;
 mod endpoints;
 mod error;
+mod payloads;
 mod people;
 mod secrets;
 mod served;
@@ -23,6 +24,7 @@ use sqlx::{AnyPool, ConnectOptions, Executor, SqlSafeStr};
 pub use change::{Change, Changed, Changes, Subject};
 pub use endpoints::{EndpointRow, GrantRow};
 pub use error::StoreError;
+pub use payloads::{PayloadFilter, PayloadPlace};
 pub use people::{ADMINS, BUILT_IN_ADMIN, PrincipalKind, PrincipalRow, USERS};
 pub use secrets::AclRow;
 pub use served::ServedEntityRow;
@@ -36,6 +38,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "secrets", include_str!("../../migrations/0003_secrets.sql")),
     (4, "usage", include_str!("../../migrations/0004_usage.sql")),
     (5, "fallback", include_str!("../../migrations/0005_fallback.sql")),
+    (7, "payloads", include_str!("../../migrations/0007_payloads.sql")),
 ];
 
 /// How long a statement waits for its turn, and a caller for a connection.

@@ -115,12 +115,13 @@ pub struct UsageSums {
 }
 
 impl Store {
-    /// Writes entries; those that are there already stay as they are.
+    /// Writes the entries that are rows of the usage; those that are there already stay as they are.
     ///
     /// # Errors
     /// Where the store fails; some may be written then.
     pub async fn add_usage(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        for entries in entries.chunks(ROWS) {
+        let tracked: Vec<&Entry> = entries.iter().filter(|entry| entry.is_tracked()).collect();
+        for entries in tracked.chunks(ROWS) {
             let row = |row: usize| {
                 let places = (1..=COLUMNS.len()).map(|column| format!("${}", row * COLUMNS.len() + column));
                 format!("({})", places.collect::<Vec<_>>().join(", "))
@@ -133,7 +134,7 @@ impl Store {
             );
             // Its length is another one each time, so there is no use in keeping it prepared.
             let statement = query(AssertSqlSafe(sql)).persistent(false);
-            entries.iter().fold(statement, bind).execute(&self.pool).await?;
+            entries.iter().fold(statement, |statement, entry| bind(statement, entry)).execute(&self.pool).await?;
         }
         Ok(())
     }
@@ -259,6 +260,7 @@ fn read(row: &AnyRow) -> Result<Entry, StoreError> {
         request_streaming: row.try_get::<i64, _>("request_streaming")? != 0,
         usage_context: serde_json::from_str(&context).map_err(|_| unknown("the usage context", context))?,
         passed_over: row.try_get("passed_over")?,
+        payload: None,
     })
 }
 

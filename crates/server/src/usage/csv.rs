@@ -91,11 +91,12 @@ fn with_head(
 }
 
 /// The names of a row's columns, as a line.
-fn head(row: &impl Serialize) -> Vec<u8> {
+pub(crate) fn head(row: &impl Serialize) -> Vec<u8> {
     line(fields(row).into_iter().map(|(name, _)| name))
 }
 
-fn rows(rows: &[impl Serialize]) -> Vec<u8> {
+/// Rows as lines.
+pub(crate) fn rows(rows: &[impl Serialize]) -> Vec<u8> {
     rows.iter().flat_map(|row| line(fields(row).into_iter().map(|(_, value)| value))).collect()
 }
 

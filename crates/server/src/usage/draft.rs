@@ -10,11 +10,12 @@ use uuid::Uuid;
 
 use super::{Characters, Entry, UsageLog};
 use crate::endpoints::Endpoint;
-use crate::error::ApiError;
 use crate::gate::Principal;
+use crate::payloads::Payload;
 use crate::policy::ServedBy;
 use crate::providers::{Answer, AnswerEvent, ProviderError};
 use crate::store::now;
+use crate::wire::JsonObject;
 use crate::wire::options::{Bookkeeping, Usage};
 
 /// The status of a request whose caller went away.
@@ -63,7 +64,10 @@ impl Draft {
         if let Some(Noted { entry, tracked }) = self.0.noted().as_mut() {
             *tracked = endpoint.tracks_usage();
             // Ids that begin with the time keep neighbours together in the store.
-            entry.databricks_request_id = Uuid::now_v7().to_string();
+            let id = Uuid::now_v7();
+            entry.databricks_request_id = id.to_string();
+            let payload = endpoint.policies().table.and_then(|table| table.sample(id));
+            entry.payload = payload.map(|payload| Box::new(Payload { untracked: !*tracked, ..payload }));
             principal.name().clone_into(&mut entry.requester);
             principal.id().clone_into(&mut entry.requester_id);
             endpoint.id().clone_into(&mut entry.endpoint_id);
@@ -105,6 +109,33 @@ impl Draft {
         self.note(|entry| entry.input_character_count = characters);
     }
 
+    /// Whether what is asked and answered is kept.
+    pub(crate) fn keeps_payload(&self) -> bool {
+        self.0.noted().as_ref().is_some_and(|noted| noted.entry.payload.is_some())
+    }
+
+    /// Keeps the body of the request, where that is kept.
+    pub(crate) fn asked(&self, fields: &JsonObject) {
+        if self.keeps_payload()
+            && let Ok(request) = serde_json::to_string(fields)
+        {
+            self.note_payload(|payload| payload.set_request(request));
+        }
+    }
+
+    /// Keeps the body of the response, where that is kept.
+    pub(crate) fn answered(&self, response: String) {
+        self.note_payload(|payload| payload.set_response(response));
+    }
+
+    fn note_payload(&self, note: impl FnOnce(&mut Payload)) {
+        self.note(|entry| {
+            if let Some(payload) = &mut entry.payload {
+                note(payload);
+            }
+        });
+    }
+
     /// Notes the tokens.
     pub(crate) fn count(&self, usage: Usage) {
         self.note(|entry| {
@@ -118,7 +149,7 @@ impl Draft {
         self.note(|entry| entry.request_streaming = true);
     }
 
-    /// Counts an answer while it goes by, and ends the entry with it.
+    /// Counts an answer while it goes by.
     pub(crate) fn streamed(&self, answer: Answer) -> Answer {
         let mut meter = Meter { draft: self.clone(), unfinished: answer.choices, characters: 0 };
         let events = answer.events.inspect(move |event| meter.see(event));
@@ -144,7 +175,7 @@ impl Inner {
         entry.status_code = status;
         entry.execution_duration_ms = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
         self.log.counts().add(&entry, elapsed);
-        if tracked {
+        if tracked || entry.payload.is_some() {
             self.log.write(entry);
         }
     }
@@ -163,7 +194,7 @@ fn stored(text: &str) -> String {
     text[..end].replace('\0', "\u{fffd}")
 }
 
-/// Sees an answer go by, and knows when it has come to its end.
+/// Sees an answer go by.
 struct Meter {
     draft: Draft,
     unfinished: usize,
@@ -183,11 +214,9 @@ impl Meter {
                 if self.unfinished == 0 {
                     let characters = i64::try_from(self.characters).ok();
                     self.draft.note(|entry| entry.output_character_count = characters);
-                    self.draft.finish(200);
                 }
             }
-            Ok(AnswerEvent::Echo { .. }) => {}
-            Err(error) => self.draft.finish(ApiError::from(error.clone()).status().as_u16()),
+            Ok(AnswerEvent::Echo { .. }) | Err(_) => {}
         }
     }
 }

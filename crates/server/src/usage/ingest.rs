@@ -30,7 +30,16 @@ const LAST_ENTRIES: Duration = Duration::from_secs(5);
 pub struct Ingest {
     journal: Journal,
     store: Store,
-    kept: Option<Duration>,
+    kept: Retention,
+}
+
+/// How long what is in the store stays there; for ever without a time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Retention {
+    /// Usage.
+    pub usage: Option<Duration>,
+    /// Rows of inference tables.
+    pub payloads: Option<Duration>,
 }
 
 /// Why entries stay in the journal.
@@ -45,8 +54,8 @@ pub enum IngestError {
 }
 
 impl Ingest {
-    /// From `journal` into `store`, where entries are `kept` for so long; for ever without a time.
-    pub fn new(journal: Journal, store: Store, kept: Option<Duration>) -> Self {
+    /// From `journal` into `store`, where entries are `kept` for so long.
+    pub fn new(journal: Journal, store: Store, kept: Retention) -> Self {
         Self { journal, store, kept }
     }
 
@@ -93,11 +102,16 @@ impl Ingest {
             }
         }
         self.blocking(|journal| journal.tidy(REMOVED_FILE)).await?;
-        let Some(kept) = self.kept.filter(|_| removed.is_none_or(|removed| removed.elapsed() >= REMOVE)) else {
+        if removed.is_some_and(|removed| removed.elapsed() < REMOVE) {
             return Ok(());
-        };
-        let kept = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
-        self.store.remove_usage(now().saturating_sub(kept)).await?;
+        }
+        let before = |kept: Duration| now().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+        if let Some(kept) = self.kept.usage {
+            self.store.remove_usage(before(kept)).await?;
+        }
+        if let Some(kept) = self.kept.payloads {
+            self.store.remove_payloads(before(kept)).await?;
+        }
         *removed = Some(Instant::now());
         Ok(())
     }
@@ -106,6 +120,7 @@ impl Ingest {
     async fn advance(&self) -> Result<bool, IngestError> {
         let Some(batch) = self.blocking(Journal::next).await? else { return Ok(false) };
         self.store.add_usage(&batch.entries).await?;
+        self.store.add_payloads(&batch.entries).await?;
         self.blocking(move |journal| journal.settle(&batch)).await?;
         Ok(true)
     }
@@ -162,7 +177,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::temporary(folder.path()).await;
         let journal = Journal::open(&folder.path().join("usage")).unwrap();
-        let ingest = Ingest::new(journal.clone(), store.clone(), None);
+        let ingest = Ingest::new(journal.clone(), store.clone(), Retention::default());
         for (number, id) in ["a", "b", "c"].into_iter().enumerate() {
             journal.append(&entry(id, number as i64));
         }
@@ -182,11 +197,11 @@ mod tests {
         let journal = Journal::open(&folder.path().join("usage")).unwrap();
         journal.append(&entry("a", 1));
         store.close().await;
-        let failing = Ingest::new(journal.clone(), store, None);
+        let failing = Ingest::new(journal.clone(), store, Retention::default());
         assert!(matches!(failing.drain().await, Err(IngestError::Store(_))));
         journal.append(&entry("b", 2));
         let store = Store::open(&file).await.unwrap();
-        Ingest::new(journal, store.clone(), None).drain().await.unwrap();
+        Ingest::new(journal, store.clone(), Retention::default()).drain().await.unwrap();
         assert_eq!(stored(&store).await, ["b", "a"]);
     }
 
@@ -198,9 +213,10 @@ mod tests {
         store.add_usage(&[entry("old", hours(25)), entry("new", hours(23))]).await.unwrap();
         let journal = Journal::open(folder.path()).unwrap();
         let day = Duration::from_secs(24 * 3600);
-        Ingest::new(journal.clone(), store.clone(), None).turn(false, &mut None).await.unwrap();
+        Ingest::new(journal.clone(), store.clone(), Retention::default()).turn(false, &mut None).await.unwrap();
         assert_eq!(stored(&store).await, ["new", "old"]);
-        Ingest::new(journal, store.clone(), Some(day)).turn(false, &mut None).await.unwrap();
+        let kept = Retention { usage: Some(day), payloads: None };
+        Ingest::new(journal, store.clone(), kept).turn(false, &mut None).await.unwrap();
         assert_eq!(stored(&store).await, ["new"]);
     }
 

@@ -18,12 +18,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::payloads::Payload;
+
 pub(crate) use characters::Characters;
 pub(crate) use counts::Counts;
-pub(crate) use csv::{place_of, sum};
+pub(crate) use csv::{head as csv_head, place_of, rows as csv_rows, sum};
 pub use csv::{sums_as_csv, usage_as_csv};
 pub use draft::Draft;
-pub use ingest::{Ingest, IngestError};
+pub use ingest::{Ingest, IngestError, Retention};
 pub use journal::{Batch, Journal};
 pub use served::record_lasting;
 
@@ -71,6 +73,16 @@ pub struct Entry {
     pub request_streaming: bool,
     /// What the caller wants to find in the usage.
     pub usage_context: BTreeMap<String, String>,
+    /// What was asked and answered, where the endpoint keeps that: on the way to the store, where it has a table of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Box<Payload>>,
+}
+
+impl Entry {
+    /// Whether it is a row of the usage, and not there only for its payload.
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.payload.as_ref().is_none_or(|payload| !payload.untracked)
+    }
 }
 
 /// Where entries go. A clone is the same log.

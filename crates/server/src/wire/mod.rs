@@ -16,6 +16,7 @@ mod json;
 mod later;
 pub mod models;
 pub mod options;
+pub mod payloads;
 pub mod permissions;
 mod read;
 mod request;

@@ -183,7 +183,28 @@ pub struct AiGateway {
     pub guardrails: Option<Value>,
     /// Where requests and answers are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub inference_table_config: Option<Value>,
+    pub inference_table_config: Option<InferenceTableFields>,
+}
+
+/// Where requests and answers are kept. The three names are kept and shown; an endpoint has one table, under its own name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InferenceTableFields {
+    /// Whether they are kept.
+    #[serde(default)]
+    pub enabled: bool,
+    /// Cannot change while they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catalog_name: Option<String>,
+    /// Cannot change while they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema_name: Option<String>,
+    /// What the name of the table begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table_name_prefix: Option<String>,
+    /// Which share of the requests is kept, above 0 and at most 1; all of them without it. Hearth's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling_fraction: Option<f64>,
 }
 
 /// Something that is on or off.

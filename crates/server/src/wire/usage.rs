@@ -119,7 +119,7 @@ impl UsageQuestion {
     }
 }
 
-fn number(field: &str, text: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, FieldError> {
+pub(super) fn number(field: &str, text: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, FieldError> {
     let bound = || format!("a whole number from {} to {}", range.start(), range.end());
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| FieldError::value(field, bound(), text))

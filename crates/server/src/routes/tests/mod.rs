@@ -7,6 +7,7 @@ mod cors;
 mod fake;
 mod fallback;
 mod matrix;
+mod payloads;
 mod people;
 mod permissions;
 mod plane;

@@ -10,21 +10,22 @@ use super::stored::{ADMIN, Stored, call};
 use super::{ask, send};
 use crate::providers::ProviderError;
 use crate::serve::App;
-use crate::usage::{Ingest, Journal};
+use crate::usage::{Ingest, Journal, Retention};
 
 const USAGE: &str = "/api/2.0/serving/endpoint-usage";
 
 /// A server that writes down who uses what.
 pub(super) struct Tracked {
     pub(super) stored: Stored,
-    ingest: Ingest,
+    pub(super) ingest: Ingest,
 }
 
 impl Tracked {
     pub(super) async fn new() -> Self {
         let stored = Stored::new().await;
         let store = stored.app.control().unwrap().store().clone();
-        let ingest = Ingest::new(Journal::open(&stored.folder.path().join("usage")).unwrap(), store, None);
+        let ingest =
+            Ingest::new(Journal::open(&stored.folder.path().join("usage")).unwrap(), store, Retention::default());
         let app = stored.app.clone().with_usage(ingest.clone());
         Self { stored: Stored { app, ..stored }, ingest }
     }
@@ -58,7 +59,7 @@ impl Tracked {
     }
 
     /// A new service principal with that level on the endpoint; gives name and token.
-    async fn somebody(&self, name: &str, endpoint: &Value, level: &str) -> (String, String) {
+    pub(super) async fn somebody(&self, name: &str, endpoint: &Value, level: &str) -> (String, String) {
         let call = async |method, path: &str, body| {
             let answer = self.stored.call(method, path, body).await;
             assert!(answer.status.is_success(), "{path}: {}", answer.body);
