@@ -16,10 +16,11 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use hearth::control::Hosting;
+use hearth::control::{Hosting, Sources};
 use hearth::endpoints::{Endpoint, Task};
 use hearth::gate::{Access, Token};
 use hearth::models::{Models, Source};
+use hearth::providers::external::ExternalSettings;
 use hearth::providers::{
     Answer, AnswerEvent, ChatCall, CompletionCall, Delta, EmbeddingCall, Embeddings, Provider, ProviderError,
     RerankCall, Scores,
@@ -127,7 +128,8 @@ impl Governed {
         let ingest = Ingest::new(Journal::open(&folder.join("usage"))?, store.clone(), Retention::default());
         let models = Models::new(1000, false, None);
         let secrets = Secrets::new(store, KeySource { given: None, file: folder.join("secrets.key") });
-        let app = App::with_store(Access::local(), LIMITS, models, secrets, Arc::new(AtOnce)).await?;
+        let sources = Sources { models, hosting: Arc::new(AtOnce), external: ExternalSettings::default() };
+        let app = App::with_store(Access::local(), LIMITS, secrets, sources).await?;
         let (admin, caller) = people(&app).await?;
         let governed = Self { app, ingest, admin, caller };
         governed.endpoints().await?;

@@ -8,14 +8,13 @@ use axum::Router;
 
 pub use crate::config::{ConnectionLimits, Limits, ServeConfig, ServeSettings};
 use crate::connections::{self, Listener};
-use crate::control::{ControlPlane, Hosting};
+use crate::control::{ControlPlane, Sources};
 use crate::endpoints::Registry;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Access, Directory, Gate};
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::Models;
-use crate::providers::external::{ExternalSettings, Upstreams};
 use crate::room::Room;
 use crate::routes;
 use crate::secrets::Secrets;
@@ -57,13 +56,12 @@ impl App {
     pub async fn with_store(
         access: Access,
         limits: Limits,
-        models: Models,
         secrets: Secrets,
-        hosting: Arc<dyn Hosting>,
+        sources: Sources,
     ) -> Result<Self, StoreError> {
         let gate = Arc::new(Gate::new(access, Directory::default()));
-        let upstreams = Upstreams::new(ExternalSettings::default(), Arc::new(secrets.clone()));
-        let control = ControlPlane::new(secrets, Arc::clone(&gate), models.clone(), hosting, upstreams);
+        let models = sources.models.clone();
+        let control = ControlPlane::new(secrets, Arc::clone(&gate), sources);
         control.catch_up().await?;
         Ok(Self::of_parts(gate, Some(control), None, limits, models))
     }

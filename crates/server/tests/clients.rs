@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use hearth_tests::{ServerProcess, absent, checkpoint, real_model, with_room};
+use hearth_tests::{ProviderStubs, STUB_KEY, ServerProcess, absent, checkpoint, real_model, with_room};
 
 /// The administrator's.
 const TOKEN: &str = "hearth-clients-test-token";
@@ -29,6 +29,10 @@ fn unmodified_clients_get_what_they_expect() -> Result<()> {
     // Loaded by the endpoints that the tests make.
     let hosted = with_room("llama-linear-f32")?;
     let (state, hearth) = (tempfile::tempdir()?, Path::new(env!("CARGO_BIN_EXE_hearth")));
+    let stubs = ProviderStubs::start()?;
+    let anthropic = stubs.base("anthropic");
+    let external = ["--anthropic-base", &anthropic, "--external-retries", "0"];
+    let arguments = [arguments, external.to_vec()].concat();
     let server = ServerProcess::with_state(hearth, state.path(), &arguments, &[("HEARTH_TOKEN", TOKEN)])?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let status = Command::new(python)
@@ -42,6 +46,8 @@ fn unmodified_clients_get_what_they_expect() -> Result<()> {
         .env("HEARTH_RANDOM_MODEL", "talker")
         .env("HEARTH_EMBEDDING_MODEL", embedding)
         .env("HEARTH_RERANK_MODEL", "tiny-reranker")
+        .env("HEARTH_STUBS_URL", stubs.url())
+        .env("HEARTH_STUBS_KEY", STUB_KEY)
         .status()
         .context("the interpreter in HEARTH_PYTHON cannot be started")?;
     if !status.success() {

@@ -3,6 +3,7 @@
 mod answer;
 mod bench;
 mod embed;
+mod external;
 mod file;
 mod limits;
 mod list;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use hearth::config::{ConfigError, ConfigFile, DeclaredEndpoint};
 use hearth::connections::{self, Listener, Tls, TlsFiles, within_open_files};
+use hearth::control::Sources;
 use hearth::endpoints::Endpoint;
 use hearth::gate::Origin;
 use hearth::models::{Models, Residence};
@@ -16,6 +17,7 @@ use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
 use hearth::usage::{Ingest, Retention, record_lasting};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::external::ExternalArguments;
 use super::limits::LimitArguments;
 use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
@@ -76,6 +78,8 @@ pub(super) struct Arguments {
     pub(super) log: LogArguments,
     #[command(flatten)]
     limits: LimitArguments,
+    #[command(flatten)]
+    external: ExternalArguments,
     #[command(flatten)]
     load: LoadArguments,
 }
@@ -186,7 +190,8 @@ async fn begin(config: ServeConfig, arguments: &Arguments) -> Result<App> {
         tracing::error!("secrets cannot be used: {error}");
     }
     let hosting = Arc::new(ModelArguments::new(arguments.limits.clone(), options));
-    let app = App::with_store(config.access, config.limits, models, secrets, hosting).await?.with_usage(ingest);
+    let sources = Sources { models, hosting, external: arguments.external.settings() };
+    let app = App::with_store(config.access, config.limits, secrets, sources).await?.with_usage(ingest);
     if let Some(file) = &arguments.file {
         app.control()?.declare(&file.declared).await.with_context(|| file.path.display().to_string())?;
     }

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 
 use super::document::HostedEntity;
 use crate::models::{HostedModel, Models, Residence, Source};
+use crate::providers::external::ExternalSettings;
 
 /// Finds the model that an entity names. Looks at the disk and the catalogue, never at the network.
 pub trait Hosting: Send + Sync {
@@ -16,6 +17,17 @@ pub trait Hosting: Send + Sync {
     /// # Errors
     /// Where the name means nothing, in words for the caller.
     fn find(&self, entity_name: &str) -> Result<(String, Arc<dyn Source>), String>;
+}
+
+/// Where the models of endpoints come from.
+#[derive(Clone)]
+pub struct Sources {
+    /// Those that this process runs, and the memory that they share.
+    pub models: Models,
+    /// How one of them is found by its name.
+    pub hosting: Arc<dyn Hosting>,
+    /// How those of other providers are called.
+    pub external: ExternalSettings,
 }
 
 /// What makes two entities the same model.

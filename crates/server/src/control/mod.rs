@@ -29,8 +29,8 @@ pub use self::declared::DeclareError;
 use self::deploy::Deployments;
 pub(crate) use self::document::{Config, Document, Entity, What};
 pub use self::grants::WantedGrant;
-pub use self::hosting::Hosting;
 use self::hosting::SharedModels;
+pub use self::hosting::{Hosting, Sources};
 pub use self::people::{Person, check_name};
 pub(crate) use self::people::{check_text, word};
 pub use self::secrets::Scope;
@@ -38,7 +38,7 @@ pub use self::tokens::{NewToken, TOKENS_PER_PRINCIPAL, TokensOf};
 pub(crate) use self::view::{OURSELVES, task_name};
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Directory, Gate};
-use crate::models::{HostedModel, Models};
+use crate::models::HostedModel;
 use crate::providers::external::Upstreams;
 use crate::secrets::Secrets;
 use crate::store::{Change, Store, StoreError};
@@ -81,13 +81,9 @@ pub struct Record {
 
 impl ControlPlane {
     /// The control plane of the store that these secrets are in, before it has looked into it. Must be called within a runtime.
-    pub fn new(
-        secrets: Secrets,
-        gate: Arc<Gate>,
-        models: Models,
-        hosting: Arc<dyn Hosting>,
-        upstreams: Upstreams,
-    ) -> Self {
+    pub fn new(secrets: Secrets, gate: Arc<Gate>, sources: Sources) -> Self {
+        let Sources { models, hosting, external } = sources;
+        let upstreams = Upstreams::new(external, Arc::new(secrets.clone()));
         let deployments = Deployments::new(SharedModels::new(models, hosting), upstreams);
         let (records, revision) = (RwLock::default(), Mutex::new(-1));
         Self { inner: Arc::new(Inner { secrets, gate, deployments, records, revision }) }

@@ -12,11 +12,12 @@ use tempfile::TempDir;
 
 use super::fake::{Fake, Script};
 use super::{Answered, LIMITS, ask};
-use crate::control::Hosting;
+use crate::control::{Hosting, Sources};
 use crate::endpoints::Task;
 use crate::gate::Access;
 use crate::models::{Models, Source};
 use crate::providers::Provider;
+use crate::providers::external::ExternalSettings;
 use crate::secrets::Secrets;
 use crate::serve::App;
 
@@ -90,7 +91,8 @@ pub(super) async fn call(app: &App, token: &str, method: &str, path: &str, body:
 async fn open(folder: &std::path::Path, access: Access, gone: &Arc<AtomicBool>) -> App {
     let secrets = Secrets::temporary(folder).await;
     let hosting = Arc::new(Scripts(Arc::clone(gone)));
-    App::with_store(access, LIMITS, Models::new(1000, false, None), secrets, hosting).await.unwrap()
+    let sources = Sources { models: Models::new(1000, false, None), hosting, external: ExternalSettings::default() };
+    App::with_store(access, LIMITS, secrets, sources).await.unwrap()
 }
 
 /// Models by what they are to do: `chat`, `vectors`, `hanging`, `broken`, `huge`.
