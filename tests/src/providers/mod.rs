@@ -56,10 +56,15 @@ struct State {
     connections: AtomicUsize,
     /// Answers that somebody is still reading.
     open: AtomicUsize,
+    /// Whether requests are answered and not kept.
+    forgets: bool,
 }
 
 impl State {
     fn record(&self, request: StubRequest) {
+        if self.forgets {
+            return;
+        }
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     }
 
@@ -78,10 +83,22 @@ impl ProviderStubs {
     /// # Errors
     /// When there is no port to listen on.
     pub fn start() -> Result<Self> {
+        Self::with(State::default())
+    }
+
+    /// Starts them for benchmarks: they keep no request.
+    ///
+    /// # Errors
+    /// As [`ProviderStubs::start`].
+    pub fn forgetful() -> Result<Self> {
+        Self::with(State { forgets: true, ..State::default() })
+    }
+
+    fn with(state: State) -> Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let state = Arc::new(State::default());
+        let state = Arc::new(state);
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&state);
         let thread = std::thread::spawn(move || {

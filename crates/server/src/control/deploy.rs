@@ -110,7 +110,9 @@ impl ControlPlane {
         let gateway = record.document.ai_gateway.as_ref();
         let tracked = gateway.and_then(|gateway| gateway.usage_tracking_config).is_none_or(|usage| usage.enabled);
         let policies = gateway.map(Policies::of).unwrap_or_default();
-        self.gate().registry().replace(endpoint.with_usage(tracked).with_policies(policies));
+        // One that has never come up is not waited for: it may never.
+        let awaited = record.document.config.is_some() && here.version.is_none();
+        self.gate().registry().replace(endpoint.with_usage(tracked).with_policies(policies).awaited(awaited));
     }
 
     /// Brings up the configuration that is served, where this process does not serve it yet, and then the pending one.

@@ -93,6 +93,7 @@ pub struct Endpoint {
     entities: Vec<ServedEntity>,
     split: Split,
     policies: Policies,
+    awaited: bool,
 }
 
 impl Endpoint {
@@ -114,6 +115,7 @@ impl Endpoint {
             entities: vec![entity],
             split: Split::default(),
             policies: Policies::default(),
+            awaited: false,
         })
     }
 
@@ -121,12 +123,22 @@ impl Endpoint {
     pub(crate) fn of_parts(id: String, name: String, created: u64, entities: Vec<(ServedEntity, u32)>) -> Self {
         let split = Split::new(entities.iter().map(|(_, share)| *share));
         let entities = entities.into_iter().map(|(entity, _)| entity).collect();
-        Self { name, id, created, tracks_usage: true, entities, split, policies: Policies::default() }
+        Self { name, id, created, tracks_usage: true, entities, split, policies: Policies::default(), awaited: false }
     }
 
     /// The same, whose requests are written into the usage or not.
     pub fn with_usage(self, tracks_usage: bool) -> Self {
         Self { tracks_usage, ..self }
+    }
+
+    /// The same, which has answered before and is to answer again as soon as its models are here.
+    pub(crate) fn awaited(self, awaited: bool) -> Self {
+        Self { awaited, ..self }
+    }
+
+    /// Whether the server is not ready before its models are here.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited
     }
 
     /// The same, with those policies.

@@ -62,11 +62,13 @@ impl Registry {
         Ok(())
     }
 
-    /// The endpoints that do not answer: those that are announced and have not been inserted, and those with a model that
-    /// has stopped or is stuck. The server is ready when there is none.
+    /// The endpoints that do not answer: those that are announced and have not been inserted, those of the store whose models
+    /// are not here yet, and those with a model that has stopped or is stuck. The server is ready when there is none.
     pub fn unready(&self) -> Vec<String> {
         let state = self.read();
-        let dead = |endpoint: &&Arc<Endpoint>| endpoint.entities().iter().any(|entity| !entity.provider().is_alive());
+        let dead = |endpoint: &&Arc<Endpoint>| {
+            endpoint.is_awaited() || endpoint.entities().iter().any(|entity| !entity.provider().is_alive())
+        };
         let dead = state.endpoints.values().filter(dead).map(|endpoint| endpoint.name().to_owned());
         state.loading.iter().cloned().chain(dead).collect()
     }

@@ -145,7 +145,10 @@ async fn everything_is_there_after_a_restart_and_other_processes_follow() {
     let tags = json!({"add_tags": [{"key": "team", "value": "x"}, {"key": "bare"}]});
     stored.call("PATCH", &format!("{ENDPOINTS}/kept/tags"), tags).await;
     let other = stored.other().await;
+    let ready = async || call(&other, ADMIN, "GET", "/health/ready", Value::Null).await;
+    assert_eq!(ready().await.json(), json!({"status": "not ready", "endpoints": ["kept"]}));
     let view = settled(&other, "kept").await;
+    assert_eq!(ready().await.status, 200);
     assert_eq!(view["tags"], json!([{"key": "bare"}, {"key": "team", "value": "x"}]));
     assert_eq!(view["id"], stored.settled("kept").await["id"]);
     let answer = call(&other, ADMIN, "POST", "/serving-endpoints/kept/invocations", messages()).await;
