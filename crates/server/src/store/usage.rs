@@ -123,7 +123,11 @@ impl Store {
         let tracked: Vec<&Entry> = entries.iter().filter(|entry| entry.is_tracked()).collect();
         for entries in tracked.chunks(ROWS) {
             let row = |row: usize| {
-                let places = (1..=COLUMNS.len()).map(|column| format!("${}", row * COLUMNS.len() + column));
+                let places = (1..=COLUMNS.len()).map(|column| match self.is_file {
+                    // SQLite looks for each numbered place among all the others.
+                    true => "?".to_owned(),
+                    false => format!("${}", row * COLUMNS.len() + column),
+                });
                 format!("({})", places.collect::<Vec<_>>().join(", "))
             };
             let rows: Vec<String> = (0..entries.len()).map(row).collect();
