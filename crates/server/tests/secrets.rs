@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hearth_tests::{Postgres, ServerProcess, checkpoint};
+use hearth_tests::{Postgres, ProviderStubs, STUB_KEY, ServerProcess, checkpoint};
 use serde_json::{Value, json};
 
 const ADMIN: &str = "admin-token-2f7c1b8e";
@@ -88,6 +88,36 @@ fn far(name: &str, field: &str) -> Value {
     json!({"name": name, "config": {"served_entities": [{"name": "far", "external_model": model}]}})
 }
 
+/// What is answered where another API repeats its key, whole and streamed, at endpoints that keep what is said.
+fn echoed(server: &ServerProcess, stubs: &ProviderStubs) -> Result<Vec<(u16, String)>> {
+    let mut answers = Vec::new();
+    for (name, stream) in [("echo", false), ("echo", true), ("echo-later", true)] {
+        let endpoint = format!("{name}-{stream}");
+        let config = json!({"openai_api_key_plaintext": STUB_KEY, "openai_api_base": stubs.base("openai")});
+        let model = format!("stub--{name}");
+        let model = json!({"provider": "openai", "name": model, "task": "llm/v1/chat", "openai_config": config});
+        let made = json!({
+            "name": endpoint,
+            "config": {"served_entities": [{"name": "far", "external_model": model}]},
+            "ai_gateway": {"inference_table_config": {"enabled": true}},
+        });
+        answers.push(call(server, "POST", "/api/2.0/serving-endpoints", made)?);
+        let body = json!({"messages": [{"role": "user", "content": "x"}], "stream": stream});
+        let path = format!("/serving-endpoints/{endpoint}/invocations");
+        while answers.last().is_none_or(|(_, answer)| !answer.contains("[redacted]")) {
+            answers.push(call(server, "POST", &path, body.clone())?);
+            ensure!(answers.len() < 1000, "the key is repeated: {answers:?}");
+        }
+        let table = format!("/api/2.0/serving-endpoints/{endpoint}/inference-table");
+        while answers.last().is_none_or(|(_, answer)| !answer.contains("databricks_request_id")) {
+            answers.push(call(server, "GET", &table, Value::Null)?);
+            ensure!(answers.len() < 10_000, "what was said is kept: {answers:?}");
+        }
+        ensure!(answers.last().is_some_and(|(_, table)| table.contains("[redacted]")), "{answers:?}");
+    }
+    Ok(answers)
+}
+
 /// What is answered to calls that hold something planted, rightly or wrongly.
 fn planted(server: &ServerProcess) -> Result<Vec<(u16, String)>> {
     let (endpoints, put) = ("/api/2.0/serving-endpoints", "/api/2.0/secrets/put");
@@ -108,7 +138,8 @@ fn planted(server: &ServerProcess) -> Result<Vec<(u16, String)>> {
 }
 
 /// What is there to be read, but for the secrets themselves.
-const READ: [&str; 12] = [
+const READ: [&str; 13] = [
+    "/api/2.0/serving/endpoint-usage",
     "/api/2.0/secrets/scopes/list",
     "/api/2.0/secrets/list?scope=s",
     "/api/2.0/secrets/acls/list?scope=s",
@@ -136,6 +167,8 @@ fn what_is_planted_is_found_nowhere() -> Result<()> {
     assert_eq!(value(&server, "text")?, (200, PLANTED.as_bytes().to_vec()));
     assert_eq!(value(&server, "bytes")?, (200, PLANTED_BYTES.to_vec()));
     let mut answers = planted(&server)?;
+    let stubs = ProviderStubs::start()?;
+    answers.extend(echoed(&server, &stubs)?);
     for path in READ {
         let answer = call(&server, "GET", path, Value::Null)?;
         ensure!(answer.0 < 500, "{path}: {answer:?}");
@@ -143,7 +176,7 @@ fn what_is_planted_is_found_nowhere() -> Result<()> {
     }
     let key = fs::read_to_string(state.path().join("secrets.key"))?.trim().to_owned();
     let mut planted: Vec<Vec<u8>> =
-        [PLANTED, PLANTED_CREDENTIAL, ADMIN, &token, &key].map(|text| text.as_bytes().to_vec()).to_vec();
+        [PLANTED, PLANTED_CREDENTIAL, STUB_KEY, ADMIN, &token, &key].map(|text| text.as_bytes().to_vec()).to_vec();
     planted.extend([PLANTED_BYTES.to_vec(), STANDARD.decode(&key)?]);
     for (_, answer) in &answers {
         find("an answer", answer.as_bytes(), &planted)?;
