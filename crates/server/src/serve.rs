@@ -15,6 +15,7 @@ use crate::gate::{Access, Directory, Gate};
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::policy::limits;
 use crate::providers::external::{ExternalSettings, Upstreams};
 use crate::room::Room;
 use crate::routes;
@@ -61,7 +62,8 @@ impl App {
         secrets: Secrets,
         hosting: Arc<dyn Hosting>,
     ) -> Result<Self, StoreError> {
-        let gate = Arc::new(Gate::new(access, Directory::default()));
+        let counters = limits::Counters::open(secrets.store()).await?;
+        let gate = Arc::new(Gate::new(access, Directory::default()).with_counters(counters));
         let upstreams = Upstreams::new(ExternalSettings::default(), Arc::new(secrets.clone()));
         let control = ControlPlane::new(secrets, Arc::clone(&gate), models.clone(), hosting, upstreams);
         control.catch_up().await?;
@@ -183,12 +185,15 @@ pub async fn serve(
             None => std::future::pending().await,
         }
     };
+    let saving = app.gate().counters().clone();
     tokio::select! {
         () = connections::answer(listener.into(), router(app.clone()), limits, life) => {}
         () = folding => {}
         () = following => {}
         () = ingesting => {}
+        () = saving.run() => {}
     }
+    app.gate().counters().finish().await;
     if let Some(ingest) = &app.inner.ingest {
         ingest.finish().await;
     }

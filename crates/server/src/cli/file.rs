@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 use hearth::config::{ConfigFile, FileError, Setting};
 use hearth::connections::Tls;
+use hearth::policy::limits::{Budgets, Prices};
 use hearth_engine::hub::{Catalogue, ModelLocation};
 
 use super::terminal::say;
@@ -36,11 +37,32 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
         ModelLocation::resolve(&endpoint.model, &catalogue)
             .map_err(|error| file.wrong(endpoint.place, error.to_string()))?;
     }
+    budgets(&file)?;
     let config = serving.check().with_context(|| file.path.display().to_string())?;
     config.tls.map(Tls::load).transpose()?;
     let (endpoints, principals) = (file.declared.endpoints.iter().flatten().count(), file.declared.principals.len());
     say(format_args!("{}: {endpoints} endpoints, {principals} principals", file.path.display()));
     Ok(())
+}
+
+/// The budgets of a file, with the prices of the catalogue and of the file, which goes before.
+///
+/// # Errors
+/// Where an endpoint has a budget in money and its model has no price.
+pub(super) fn budgets(file: &ConfigFile) -> Result<Budgets> {
+    let catalogue = Catalogue::embedded()?;
+    let of_cards = catalogue.cards().iter().filter_map(|card| Some((card.name.clone(), card.price?)));
+    let prices = Prices::new(of_cards.chain(file.declared.prices.iter().cloned()));
+    let budgets = Budgets { all: file.declared.budgets.clone(), prices };
+    for endpoint in file.declared.endpoints.iter().flatten() {
+        // What has no such name is refused elsewhere.
+        let Ok(location) = ModelLocation::resolve(&endpoint.model, &catalogue) else { continue };
+        if let Some(model) = budgets.unpriced(&endpoint.name, [&*location.name()]) {
+            let text = format!("the model `{model}` has no price, and endpoint `{}` a budget in money", endpoint.name);
+            return Err(file.wrong(endpoint.place, text).into());
+        }
+    }
+    Ok(budgets)
 }
 
 /// The command line, with the configuration file that it names.

@@ -11,11 +11,14 @@ use hearth::connections::{self, Listener, Tls, TlsFiles, within_open_files};
 use hearth::endpoints::Endpoint;
 use hearth::gate::Origin;
 use hearth::models::{Models, Residence};
+use hearth::policy::Policies;
+use hearth::policy::limits::Rule;
 use hearth::secrets::Secrets;
 use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
 use hearth::usage::{Ingest, record_lasting};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::file::budgets;
 use super::limits::LimitArguments;
 use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
@@ -83,6 +86,7 @@ struct Served {
     model: String,
     on_demand: bool,
     tracks_usage: bool,
+    limits: Vec<Rule>,
 }
 
 impl Arguments {
@@ -110,12 +114,13 @@ impl Arguments {
             model: endpoint.model.clone(),
             on_demand: endpoint.on_demand.unwrap_or(self.on_demand),
             tracks_usage: endpoint.tracks_usage,
+            limits: endpoint.limits.clone(),
         };
         let mut served: Vec<Served> = declared.into_iter().flatten().map(of_file).collect();
         let of_file = served.len();
         let of_flag = |argument: &str| {
             let (name, model) = named(argument);
-            Served { name, model, on_demand: self.on_demand, tracks_usage: true }
+            Served { name, model, on_demand: self.on_demand, tracks_usage: true, limits: Vec::new() }
         };
         for flag in self.models.iter().map(|argument| of_flag(argument)) {
             match served[..of_file].iter_mut().find(|endpoint| endpoint.name == flag.name) {
@@ -184,6 +189,7 @@ async fn begin(config: ServeConfig, arguments: &Arguments) -> Result<App> {
     let hosting = Arc::new(ModelArguments::new(arguments.limits.clone(), options));
     let app = App::with_store(config.access, config.limits, models, secrets, hosting).await?.with_usage(ingest);
     if let Some(file) = &arguments.file {
+        app.gate().counters().declare(budgets(file)?);
         app.control()?.declare(&file.declared).await.with_context(|| file.path.display().to_string())?;
     }
     if !app.gate().is_open_to_somebody() {
@@ -198,7 +204,7 @@ async fn host_all(app: &App, served: Vec<Served>, arguments: &Arguments) -> Resu
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let kept: Vec<&str> = served.iter().filter(|one| !one.on_demand).map(|one| one.model.as_str()).collect();
     let mut shares = if kept.is_empty() { Vec::new() } else { shares(&kept, &options)? }.into_iter();
-    for Served { name, model, on_demand, tracks_usage } in served {
+    for Served { name, model, on_demand, tracks_usage, limits } in served {
         let options = arguments.limits.options(&name, options.clone());
         let share = if on_demand { None } else { shares.next().flatten() };
         let source = Arc::new(ModelArgument::new(name.clone(), model, options, share)?);
@@ -210,7 +216,9 @@ async fn host_all(app: &App, served: Vec<Served>, arguments: &Arguments) -> Resu
             let reason = hosted.failure().map_or_else(|| "unknown".to_owned(), |failure| failure.to_string());
             bail!("{reason}");
         }
-        let endpoint = Endpoint::new(name, Arc::new(hosted), created)?.with_usage(tracks_usage);
+        let endpoint = Endpoint::new(name, Arc::new(hosted), created)?
+            .with_usage(tracks_usage)
+            .with_policies(Policies::limited(limits));
         record_lasting(app.control()?.store(), &endpoint).await?;
         app.endpoints().insert(endpoint)?;
     }

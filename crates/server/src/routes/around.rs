@@ -17,6 +17,7 @@ use super::identity::{PASSED_OVER, SERVED_MODEL_NAME};
 use crate::error::{ApiError, Dialect};
 use crate::gate::Origins;
 use crate::metrics;
+use crate::policy::limits::rate_headers;
 use crate::serve::App;
 use crate::sse;
 use crate::usage::Draft;
@@ -50,7 +51,8 @@ pub(super) async fn account(State(app): State<App>, mut request: Request, next: 
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
     let draft = Draft::new(app.usage().clone(), id.unwrap_or_default());
     request.extensions_mut().insert(draft.clone());
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    response.headers_mut().extend(draft.rates().headers());
     if response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != sse::CONTENT_TYPE) {
         draft.finish(response.status().as_u16());
     }
@@ -61,12 +63,14 @@ pub(super) async fn account(State(app): State<App>, mut request: Request, next: 
 /// browser's own is let along: callers name themselves by a token. `None` where no site is let in.
 pub(super) fn cors(origins: &Origins) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> = origins.headers().collect();
+    let exposed = [header::RETRY_AFTER, X_REQUEST_ID, SERVED_MODEL_NAME, PASSED_OVER];
+    let exposed: Vec<HeaderName> = exposed.into_iter().chain(rate_headers()).collect();
     let layer = || {
         CorsLayer::new()
             .allow_origin(origins.clone())
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([header::RETRY_AFTER, X_REQUEST_ID, SERVED_MODEL_NAME, PASSED_OVER])
+            .expose_headers(exposed.clone())
             .max_age(ASKED_BEFOREHAND)
     };
     (!origins.is_empty()).then(layer)
