@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(cost(price, Usage::new(1, 0)), 38);
         assert_eq!(cost(price, Usage::new(0, 3)), 6000);
         assert_eq!(cost(price, Usage::default()), 0);
-        assert_eq!(cost(Price { input: u64::MAX, output: 1 }, Usage::new(usize::MAX, 1)), i64::MAX);
+        assert_eq!(cost(Price { input: u64::MAX, output: 1 }, Usage::new(usize::MAX - 1, 1)), i64::MAX);
         assert_eq!(
             (shown(12_500_000_000), shown(6000), shown(1_000_000_000)),
             ("12.5".into(), "0.000006".into(), "1".into())

@@ -5,6 +5,7 @@ mod answers;
 mod around;
 mod cors;
 mod fake;
+mod limits;
 mod matrix;
 mod people;
 mod permissions;
