@@ -517,7 +517,7 @@ output = 10
             (&limited("{ calls = 1, period = \"minute\" }"), "4:30: unknown field `period`"),
             (
                 &limited("{ calls = 1, renewal_period = \"minute\" }, { tokens = 1, renewal_period = \"minute\" }"),
-                "4:60: `rate_limits[1]`: a limit of the same",
+                "4:59: `rate_limits[1]`: a limit of the same",
             ),
             ("[[budgets]]\nperiod = \"day\"\ntokens = 1", "1:1: one of `endpoint`, `user`, `group` and"),
             ("[[budgets]]\nuser = \"a\"\nperiod = \"year\"\ntokens = 1", "1:1: `period` must be `day` or `month`"),
