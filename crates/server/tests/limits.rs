@@ -1,6 +1,7 @@
 //! Limits and budgets of the real program: of many clients exactly as many are admitted as there is room for, also over two
 //! servers on one Postgres, what is not used is given back, and budgets survive a killed server.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -338,4 +339,48 @@ fn budgets_in_sqlite_survive_a_kill_and_a_restart() -> Result<()> {
 fn budgets_in_postgres_survive_a_kill_and_a_restart() -> Result<()> {
     let Some(postgres) = Postgres::start()? else { return Ok(()) };
     budgets_survive(Some(&postgres))
+}
+
+/// The model's own tokenizer counts, so that what is reserved is what is used where an answer is as long as it may be.
+#[test]
+fn prompts_are_counted_as_their_models_count_them() -> Result<()> {
+    const LIMIT: i64 = 1_000_000;
+    let state = tempfile::tempdir()?;
+    let mut text = String::new();
+    for (name, model) in [("talker", "llama-linear-f32"), ("vectors", "bert-mean"), ("ranks", "bert-reranker")] {
+        let model = checkpoint(model).path.display().to_string();
+        text += &format!("[[endpoints]]\nname = \"{name}\"\nmodel = {model:?}\n");
+        text += &format!("rate_limits = [{{ tokens = {LIMIT}, renewal_period = \"minute\" }}]\n");
+    }
+    let file = state.path().join("hearth.toml");
+    std::fs::write(&file, text)?;
+    let file = file.display().to_string();
+    let server = ServerProcess::with_state(hearth(), state.path(), &["--config", &file], &[])?;
+    in_one_minute()?;
+    let mut used: HashMap<String, i64> = HashMap::new();
+    let messages =
+        json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "rain on the hills"}]);
+    for (path, body, answers, over) in [
+        ("chat/completions", json!({"model": "talker", "messages": messages, "max_tokens": 7, "n": 3}), 21, 0),
+        ("completions", json!({"model": "talker", "prompt": ["rain", "on the hills"], "max_tokens": 4}), 8, 0),
+        ("completions", json!({"model": "talker", "prompt": [1, 2, 3], "max_tokens": 4}), 4, 0),
+        ("completions", json!({"model": "talker", "prompt": "rain", "use_raw_prompt": false, "max_tokens": 4}), 4, 0),
+        ("embeddings", json!({"model": "vectors", "input": ["rain on", "the hills"]}), 0, 0),
+        ("embeddings", json!({"model": "vectors", "input": "rain on the hills", "truncate_prompt_tokens": 4}), 0, 0),
+        // Two texts that are read together have fewer tokens around them than each by itself.
+        ("rerank", json!({"model": "ranks", "query": "rain", "documents": ["on the hills", "sun"]}), 0, 4),
+    ] {
+        let answer = ask(server.address(), &format!("/v1/{path}"), &body)?;
+        ensure!(answer.status == 200, "{}", answer.body);
+        let usage = serde_json::from_str::<Value>(&answer.body)?["usage"].clone();
+        let total = usage["total_tokens"].as_i64().context("usage")?;
+        let prompt = usage["prompt_tokens"].as_i64().unwrap_or(total);
+        // All calls before were settled by what they have used.
+        let used = used.entry(body["model"].to_string()).or_insert(0);
+        let reserved = LIMIT - *used - answer.left("tokens")?;
+        *used += total;
+        let excess = reserved - prompt - answers;
+        assert!((0..=over).contains(&excess), "{path} {body}: {reserved} reserved for {usage}");
+    }
+    Ok(())
 }

@@ -222,6 +222,26 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_in_money_needs_a_price() {
+        let text =
+            "[[endpoints]]\nname = \"talk\"\nmodel = \"smollm2\"\n[[budgets]]\nendpoint = \"talk\"\nperiod = \"day\"\n";
+        let declared = |more: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("hearth.toml");
+            fs::write(&path, format!("{text}{more}")).unwrap();
+            budgets(&ConfigFile::read(&path).unwrap()).map_err(|error| error.to_string())
+        };
+        assert!(declared("tokens = 1").is_ok());
+        let error = declared("money = 1.0").unwrap_err();
+        let expected =
+            "hearth.toml:3:9: the model `smollm2-135m-instruct` has no price, and endpoint `talk` a budget in money";
+        assert!(error.ends_with(expected), "{error}");
+        // By the model's own name, whichever the endpoint was given.
+        let priced = "money = 1.0\n[[prices]]\nmodel = \"smollm2-135m-instruct\"\ninput = 1";
+        assert_eq!(declared(priced).unwrap().unpriced("talk", ["smollm2-135m-instruct"]), None);
+    }
+
+    #[test]
     fn a_value_can_stand_in_a_file_of_its_own() {
         let arguments = served("[server]\notlp_endpoint_file = \"collector\"", &[]).unwrap();
         assert!(format!("{:?}", arguments.log).contains("\"http://127.0.0.1:4318\""));
