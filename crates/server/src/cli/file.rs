@@ -83,7 +83,7 @@ pub(super) fn parsed() -> Result<Cli> {
     }
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Command::Serve(arguments) = &mut cli.command {
-        arguments.file = file;
+        arguments.file = file.map(Box::new);
     }
     Ok(cli)
 }

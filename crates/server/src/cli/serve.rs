@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
     /// The file, once it was read
     #[arg(skip)]
-    pub(super) file: Option<ConfigFile>,
+    pub(super) file: Option<Box<ConfigFile>>,
     /// Model to serve, under its own name or another; may be repeated [default: a small chat and an embedding model]
     #[arg(long = "model", value_name = "[NAME=]MODEL")]
     models: Vec<String>,

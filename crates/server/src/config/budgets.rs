@@ -67,3 +67,45 @@ impl Check<'_> {
         Ok(prices)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::ConfigFile;
+
+    fn limited(limits: &str) -> String {
+        format!("[[endpoints]]\nname = \"a\"\nmodel = \"x\"\nrate_limits = [ {limits} ]")
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line_and_column() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hearth.toml");
+        for (text, expected) in [
+            (
+                &*limited("{ calls = 1, renewal_period = \"hour\" }"),
+                "4:17: `renewal_period` must be `minute`, not `hour`",
+            ),
+            (&*limited("{ renewal_period = \"minute\" }"), "4:17: the field `calls` is required"),
+            (&*limited("{ calls = 1, period = \"minute\" }"), "4:30: unknown field `period`"),
+            (
+                &*limited("{ calls = 1, renewal_period = \"minute\" }, { tokens = 1, renewal_period = \"minute\" }"),
+                "4:59: `rate_limits[1]`: a limit of the same",
+            ),
+            ("[[budgets]]\nperiod = \"day\"\ntokens = 1", "1:1: one of `endpoint`, `user`, `group` and"),
+            ("[[budgets]]\nuser = \"a\"\nperiod = \"year\"\ntokens = 1", "1:1: `period` must be `day` or `month`"),
+            ("[[budgets]]\nuser = \"a\"\nperiod = \"day\"", "1:1: the field `tokens` is required"),
+            ("[[budgets]]\nuser = \"a\"\nperiod = \"day\"\nmoney = -1.0", "1:1: `money` must be a number between 0"),
+            (
+                "[[budgets]]\nuser = \"A\"\nperiod = \"day\"\ntokens = 1\n\
+                 [[budgets]]\nuser = \"a\"\nperiod = \"day\"\ntokens = 2",
+                "5:1: there is another budget",
+            ),
+            ("[[prices]]\nmodel = \"a\"\ninput = -1", "2:9: a price must be a number between 0 and"),
+            ("[[prices]]\nmodel = \"a\"\ninput = \"1\"", "2:9: invalid type"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = ConfigFile::read(&path).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{}:{expected}", path.display())), "{text}\n{error}");
+        }
+    }
+}

@@ -466,10 +466,6 @@ output = 10
         assert_eq!(checked("endpoints = []").unwrap().declared.endpoints.map(|none| none.len()), Some(0));
     }
 
-    fn limited(limits: &str) -> String {
-        format!("[[endpoints]]\nname = \"a\"\nmodel = \"x\"\nrate_limits = [ {limits} ]")
-    }
-
     #[test]
     fn what_is_wrong_is_told_with_its_line_and_column() {
         let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -509,27 +505,6 @@ output = 10
             ("[[users]]\nname = \"a\"\ntoken_variable = \"HEARTH_NO_SUCH\"", "3:18: the environment has no token in"),
             ("[[users]]\nname = \"a\"\ntoken_sha256 = \"abc\"", "3:16: `token_sha256` must be"),
             ("[[users]]\nname = \"a\"\ntoken = \"abc\"", "3:1: unknown field `token`"),
-            (
-                &limited("{ calls = 1, renewal_period = \"hour\" }"),
-                "4:17: `renewal_period` must be `minute`, not `hour`",
-            ),
-            (&limited("{ renewal_period = \"minute\" }"), "4:17: the field `calls` is required"),
-            (&limited("{ calls = 1, period = \"minute\" }"), "4:30: unknown field `period`"),
-            (
-                &limited("{ calls = 1, renewal_period = \"minute\" }, { tokens = 1, renewal_period = \"minute\" }"),
-                "4:59: `rate_limits[1]`: a limit of the same",
-            ),
-            ("[[budgets]]\nperiod = \"day\"\ntokens = 1", "1:1: one of `endpoint`, `user`, `group` and"),
-            ("[[budgets]]\nuser = \"a\"\nperiod = \"year\"\ntokens = 1", "1:1: `period` must be `day` or `month`"),
-            ("[[budgets]]\nuser = \"a\"\nperiod = \"day\"", "1:1: the field `tokens` is required"),
-            ("[[budgets]]\nuser = \"a\"\nperiod = \"day\"\nmoney = -1.0", "1:1: `money` must be a number between 0"),
-            (
-                "[[budgets]]\nuser = \"A\"\nperiod = \"day\"\ntokens = 1\n\
-                 [[budgets]]\nuser = \"a\"\nperiod = \"day\"\ntokens = 2",
-                "5:1: there is another budget",
-            ),
-            ("[[prices]]\nmodel = \"a\"\ninput = -1", "2:9: a price must be a number between 0 and"),
-            ("[[prices]]\nmodel = \"a\"\ninput = \"1\"", "2:9: invalid type"),
             ("# ü\n[[groups]]\nname = \"g\"\nmembers = [ { user = \"x\" } ]", "4:13: there is no user `x`"),
         ] {
             let error = checked(text).unwrap_err();

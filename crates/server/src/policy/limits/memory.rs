@@ -184,6 +184,9 @@ mod tests {
         NextMinute,
     }
 
+    /// Counter and minute, and what a call has of it: reserved, or used.
+    type Part = (usize, i64, i64);
+
     const LIMITS: [i64; 3] = [10, 25, 0];
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -202,8 +205,7 @@ mod tests {
         fn counters_are_as_in_the_model_that_keeps_every_call(steps in steps()) {
             let memory = Memory::default();
             let mut minute = 0;
-            // Counter and minute, and what a call has of it: reserved, or used.
-            let mut calls: Vec<(Vec<(usize, i64, i64)>, bool)> = Vec::new();
+            let mut calls: Vec<(Vec<Part>, bool)> = Vec::new();
             for step in steps {
                 match step {
                     Step::NextMinute => minute += 1,
@@ -226,7 +228,7 @@ mod tests {
                     }
                     Step::Settle(place, used) => {
                         let Some((parts, running)) = calls.get_mut(place).filter(|(_, running)| *running) else { continue };
-                        let settle = |(name, minute, reserved): &(usize, i64, i64)| Settlement {
+                        let settle = |(name, minute, reserved): &Part| Settlement {
                             counter: counter(*name, *minute), end: 60_000 * (minute + 1), reserved: *reserved, used,
                         };
                         memory.settle(&parts.iter().map(settle).collect::<Vec<_>>());

@@ -119,7 +119,10 @@ impl Counters {
         let last = async {
             match &self.0.tally {
                 Tally::Memory(memory) => memory.save().await.map_err(|error| error.to_string()),
-                Tally::Shared(shared) => Ok(shared.finish().await),
+                Tally::Shared(shared) => {
+                    shared.finish().await;
+                    Ok(())
+                }
             }
         };
         match tokio::time::timeout(LAST, last).await {

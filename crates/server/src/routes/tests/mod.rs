@@ -13,6 +13,7 @@ mod plane;
 mod ranks;
 mod secrets;
 mod serving;
+mod settlements;
 mod stored;
 mod tokenizers;
 mod tokens;
