@@ -1,6 +1,6 @@
 //! What is used of limits and budgets: one row a counter and window.
 
-use sqlx::query::{Query, QueryAs};
+use sqlx::query::QueryAs;
 use sqlx::{Any, AssertSqlSafe, Transaction, any::AnyArguments, query, query_as};
 
 use super::{Store, StoreError};
@@ -21,14 +21,18 @@ pub struct CounterRow {
     pub used: i64,
 }
 
-type Values<'q> = Query<'q, Any, AnyArguments>;
 type Counted<'q> = QueryAs<'q, Any, (String, i64, i64), AnyArguments>;
 
-/// `INSERT` of so many rows into the counters.
-fn insert(rows: usize) -> String {
+/// Adds so many rows to the counters, and gives what these are then.
+fn addition(rows: usize) -> String {
     let row = |row: usize| format!("(${}, ${}, ${}, ${})", 4 * row + 1, 4 * row + 2, 4 * row + 3, 4 * row + 4);
     let rows: Vec<String> = (0..rows).map(row).collect();
-    format!("INSERT INTO counters (name, window_start, window_end, used) VALUES {}", rows.join(", "))
+    format!(
+        "INSERT INTO counters (name, window_start, window_end, used) VALUES {}
+         ON CONFLICT (name, window_start) DO UPDATE SET used = counters.used + excluded.used
+         RETURNING name, window_start, used",
+        rows.join(", ")
+    )
 }
 
 impl Store {
@@ -43,23 +47,6 @@ impl Store {
         Ok(rows.into_iter().map(row).collect())
     }
 
-    /// Sets counters, for whoever is alone in counting.
-    ///
-    /// # Errors
-    /// Where the store fails; some may be set then.
-    pub async fn set_counters(&self, rows: &[CounterRow]) -> Result<(), StoreError> {
-        for rows in rows.chunks(ROWS) {
-            let sql = insert(rows.len()) + " ON CONFLICT (name, window_start) DO UPDATE SET used = excluded.used";
-            // Its length is another one each time, so there is no use in keeping it prepared.
-            let statement: Values<'_> = query(AssertSqlSafe(sql)).persistent(false);
-            let bound = rows.iter().fold(statement, |statement, row| {
-                statement.bind(&row.name).bind(row.window_start).bind(row.window_end).bind(row.used)
-            });
-            bound.execute(&self.pool).await?;
-        }
-        Ok(())
-    }
-
     /// Removes the counters whose windows have ended before `moment`.
     ///
     /// # Errors
@@ -69,7 +56,7 @@ impl Store {
         Ok(())
     }
 
-    /// Begins to count beside other servers.
+    /// Begins to count.
     ///
     /// # Errors
     /// Where the store fails.
@@ -100,9 +87,8 @@ impl Count {
     pub async fn add(&mut self, rows: &[CounterRow]) -> Result<Vec<CounterRow>, StoreError> {
         let mut counted = Vec::with_capacity(rows.len());
         for rows in rows.chunks(ROWS) {
-            let sql = insert(rows.len())
-                + " ON CONFLICT (name, window_start) DO UPDATE SET used = counters.used + excluded.used
-                   RETURNING name, window_start, used";
+            let sql = addition(rows.len());
+            // Its length is another one each time, so there is no use in keeping it prepared.
             let statement: Counted<'_> = query_as(AssertSqlSafe(sql)).persistent(false);
             let bound = rows.iter().fold(statement, |statement, row| {
                 statement.bind(&row.name).bind(row.window_start).bind(row.window_end).bind(row.used)
@@ -132,11 +118,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn counters_are_set_added_to_and_removed() {
+    async fn counters_are_added_to_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::temporary(folder.path()).await;
-        store.set_counters(&[row("a", 0, 5), row("b", 60, 7)]).await.unwrap();
-        store.set_counters(&[row("a", 0, 6)]).await.unwrap();
+        let mut count = store.count().await.unwrap();
+        count.add(&[row("a", 0, 6), row("b", 60, 7)]).await.unwrap();
+        count.commit().await.unwrap();
         let mut count = store.count().await.unwrap();
         let counted = count.add(&[row("a", 0, 10), row("c", 60, 0)]).await.unwrap();
         let used: Vec<(&str, i64)> = counted.iter().map(|row| (row.name.as_str(), row.used)).collect();

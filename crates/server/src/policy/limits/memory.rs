@@ -1,5 +1,5 @@
 //! Counters in memory, of a server that is alone with its state. Those of budgets are written down every half second and when the
-//! server ends, and read at its start.
+//! server ends, and read at its start; servers that share a file all the same add to each other's budgets there.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,8 +19,8 @@ struct Count {
     /// For calls that are running.
     reserved: i64,
     lasting: bool,
-    /// Whether `settled` is not as it was written down.
-    unsaved: bool,
+    /// What of `settled` is not written down yet.
+    unsaved: i64,
 }
 
 impl Count {
@@ -49,8 +49,9 @@ impl Counts {
         let minute = now.div_euclid(60_000);
         if self.looked != minute {
             self.looked = minute;
-            self.by_counter
-                .retain(|_, count| count.end > now || count.unsaved || count.reserved > 0 && count.end + KEPT > now);
+            self.by_counter.retain(|_, count| {
+                count.end > now || count.unsaved != 0 || count.reserved > 0 && count.end + KEPT > now
+            });
         }
     }
 }
@@ -92,7 +93,9 @@ impl Memory {
             if let Some(count) = counts.by_counter.get_mut(&settlement.counter) {
                 count.reserved -= settlement.reserved;
                 count.settled = count.settled.saturating_add(settlement.used);
-                count.unsaved |= self.store.is_some() && count.lasting && settlement.used != 0;
+                if count.lasting && self.store.is_some() {
+                    count.unsaved = count.unsaved.saturating_add(settlement.used);
+                }
             }
         }
     }
@@ -112,7 +115,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Writes down what has to survive and has changed.
+    /// Writes down what has to survive and has changed, and learns what others have used who have the same file.
     ///
     /// # Errors
     /// Where the store fails; it is tried again at the next call.
@@ -122,30 +125,31 @@ impl Memory {
         if rows.is_empty() {
             return Ok(());
         }
-        let saved = store.set_counters(&rows).await;
-        if saved.is_err() {
-            let mut counts = self.counts();
-            for CounterRow { name, window_start, .. } in rows {
-                if let Some(count) = counts.by_counter.get_mut(&Counter { name, start: window_start }) {
-                    count.unsaved = true;
-                }
+        let added = added(store, &rows).await;
+        let mut counts = self.counts();
+        let (rows, saved) = match added {
+            Ok(rows) => (rows, Ok(())),
+            Err(error) => (rows, Err(error)),
+        };
+        for CounterRow { name, window_start, used, .. } in rows {
+            let Some(count) = counts.by_counter.get_mut(&Counter { name, start: window_start }) else { continue };
+            match saved {
+                Ok(()) => count.settled = used.saturating_add(count.unsaved),
+                Err(_) => count.unsaved = count.unsaved.saturating_add(used),
             }
         }
         saved
     }
 
-    /// What is to be written down. It counts as written from here on, so that what changes meanwhile is seen.
+    /// What is to be written down. It counts as written from here on, so that what comes meanwhile is seen.
     fn unsaved(&self) -> Vec<CounterRow> {
         let mut counts = self.counts();
-        let unsaved = counts.by_counter.iter_mut().filter(|(_, count)| count.unsaved);
-        let row = |(counter, count): (&Counter, &mut Count)| {
-            count.unsaved = false;
-            CounterRow {
-                name: counter.name.clone(),
-                window_start: counter.start,
-                window_end: count.end,
-                used: count.settled,
-            }
+        let unsaved = counts.by_counter.iter_mut().filter(|(_, count)| count.unsaved != 0);
+        let row = |(counter, count): (&Counter, &mut Count)| CounterRow {
+            name: counter.name.clone(),
+            window_start: counter.start,
+            window_end: count.end,
+            used: std::mem::take(&mut count.unsaved),
         };
         unsaved.map(row).collect()
     }
@@ -160,6 +164,13 @@ impl Memory {
             None => Ok(()),
         }
     }
+}
+
+async fn added(store: &Store, rows: &[CounterRow]) -> Result<Vec<CounterRow>, StoreError> {
+    let mut count = store.count().await?;
+    let counted = count.add(rows).await?;
+    count.commit().await?;
+    Ok(counted)
 }
 
 #[cfg(test)]
@@ -275,11 +286,23 @@ mod tests {
         let settled = |ask: &Ask| Settlement { counter: ask.counter.clone(), end: ask.end, reserved: 5, used: 7 };
         memory.settle(&asks.iter().map(settled).collect::<Vec<_>>());
         memory.save().await.unwrap();
-        let again = Memory::kept_in(store);
+        let again = Memory::kept_in(store.clone());
         again.restore().await.unwrap();
         let outcome = again.reserve(&[ask(0, minute, 0, 100), ask(1, minute, 0, 100)], now());
         assert_eq!(outcome, Outcome::Reserved(vec![7, 0]));
         let outcome = memory.reserve(&[ask(0, minute, 0, 100), ask(1, minute, 0, 100)], now());
         assert_eq!(outcome, Outcome::Reserved(vec![12, 12]), "one is running");
+        // Whoever shares the file adds to the same count, and learns of the other's when it writes its own.
+        let settled = |used| Settlement { counter: asks[0].counter.clone(), end: asks[0].end, reserved: 0, used };
+        again.settle(&[settled(3)]);
+        again.save().await.unwrap();
+        memory.settle(&[settled(2)]);
+        memory.save().await.unwrap();
+        assert_eq!(memory.reserve(&[ask(0, minute, 0, 100)], now()), Outcome::Reserved(vec![7 + 3 + 2 + 5]));
+        // What cannot be written is written later.
+        store.close().await;
+        memory.settle(&[settled(1)]);
+        assert!(memory.save().await.is_err());
+        assert_eq!(memory.unsaved().len(), 1);
     }
 }
