@@ -111,8 +111,20 @@ def hosted_entity() -> str:
     return name
 
 
-limits = pytest.mark.xfail(strict=True, reason="the server keeps no limits yet, and refuses them by name")
-"""What wants rate limits."""
+def admitted(server, name: str, calls: int) -> int:
+    """Of how many calls of an endpoint how many are admitted, as OpenAI's client sees it; all within one minute."""
+    if time.time() % 60 > 50:
+        time.sleep(60.5 - time.time() % 60)
+    refused = 0
+    with openai.OpenAI(base_url=server.url + OPENAI_DIALECT, api_key=TOKEN, max_retries=0, timeout=120) as client:
+        for _ in range(calls):
+            try:
+                client.chat.completions.create(model=name, messages=[{"role": "user", "content": "hello"}], max_tokens=2)
+            except openai.RateLimitError as error:
+                assert error.code == "rate_limit_exceeded" and "REQUEST_LIMIT_EXCEEDED: Exceeded" in error.message
+                assert 1 <= int(error.response.headers["retry-after"]) <= 60
+                refused += 1
+    return calls - refused
 
 
 def delete_endpoint(workspace, name: str) -> None:

@@ -6,8 +6,9 @@ import time
 from datetime import timedelta
 
 import pytest
-from conftest import limits, unique
+from conftest import admitted, unique
 from databricks.sdk.errors import BadRequest, NotFound, OperationFailed, PermissionDenied, ResourceAlreadyExists
+from databricks.sdk.service.iam import ComplexValue
 from databricks.sdk.service.serving import (
     AiGatewayConfig,
     AiGatewayRateLimit,
@@ -250,8 +251,7 @@ def test_ai_gateway_at_creation(workspace, endpoint_name, hosted_entity):
     assert made.ai_gateway.usage_tracking_config.enabled
 
 
-@limits
-def test_rate_limits(workspace, endpoint):
+def test_rate_limits(server, workspace, endpoint):
     limit = AiGatewayRateLimit(
         renewal_period=AiGatewayRateLimitRenewalPeriod.MINUTE, calls=5000, key=AiGatewayRateLimitKey.USER
     )
@@ -259,6 +259,40 @@ def test_rate_limits(workspace, endpoint):
     assert workspace.serving_endpoints.get(endpoint.name).ai_gateway.rate_limits == [limit]
     older = [RateLimit(calls=5000, key=RateLimitKey.ENDPOINT, renewal_period=RateLimitRenewalPeriod.MINUTE)]
     assert workspace.serving_endpoints.put(endpoint.name, rate_limits=older).rate_limits == older
+    few = AiGatewayRateLimit(
+        renewal_period=AiGatewayRateLimitRenewalPeriod.MINUTE, calls=3, key=AiGatewayRateLimitKey.USER, principal="admin"
+    )
+    workspace.serving_endpoints.put_ai_gateway(endpoint.name, rate_limits=[few])
+    assert admitted(server, endpoint.name, 5) == 3
+    tokens = AiGatewayRateLimit(renewal_period=AiGatewayRateLimitRenewalPeriod.MINUTE, tokens=1)
+    workspace.serving_endpoints.put_ai_gateway(endpoint.name, rate_limits=[tokens])
+    assert admitted(server, endpoint.name, 1) == 0
+    workspace.serving_endpoints.put_ai_gateway(endpoint.name)
+    assert admitted(server, endpoint.name, 2) == 2
+
+
+def test_a_limit_of_a_group(server, workspace, endpoint):
+    me = workspace.current_user.me()
+    group = workspace.groups.create(display_name=unique("team"), members=[ComplexValue(value=me.id)])
+    try:
+        key, minute = AiGatewayRateLimitKey.USER_GROUP, AiGatewayRateLimitRenewalPeriod.MINUTE
+        limit = AiGatewayRateLimit(renewal_period=minute, calls=2, key=key, principal=group.display_name)
+        assert workspace.serving_endpoints.put_ai_gateway(endpoint.name, rate_limits=[limit]).rate_limits == [limit]
+        assert admitted(server, endpoint.name, 4) == 2
+    finally:
+        workspace.groups.delete(group.id)
+    assert admitted(server, endpoint.name, 1) == 1
+
+
+def test_what_is_wrong_with_a_limit_is_named(workspace, endpoint):
+    minute = AiGatewayRateLimitRenewalPeriod.MINUTE
+    for limit, field in [
+        (AiGatewayRateLimit(renewal_period=minute), "calls"),
+        (AiGatewayRateLimit(renewal_period=minute, calls=1, key=AiGatewayRateLimitKey.USER_GROUP), "principal"),
+        (AiGatewayRateLimit(renewal_period=minute, calls=-1), "calls"),
+    ]:
+        with pytest.raises(BadRequest, match=rf"rate_limits\[0\]\.{field}"):
+            workspace.serving_endpoints.put_ai_gateway(endpoint.name, rate_limits=[limit])
 
 
 def test_limits_of_no_kind(workspace, endpoint):

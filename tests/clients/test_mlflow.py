@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from conftest import delete_endpoint, limits, unique
+from conftest import admitted, delete_endpoint, unique
 from mlflow.deployments import get_deploy_client
 from requests import HTTPError
 
@@ -117,12 +117,14 @@ def test_tags_and_gateway(deployments, endpoint):
     assert deployments.get_endpoint(endpoint.name).ai_gateway == gateway
 
 
-@limits
-def test_rate_limits(deployments, endpoint):
+def test_rate_limits(server, deployments, endpoint):
     wanted = [{"calls": 5000, "key": "endpoint", "renewal_period": "minute"}]
     assert deployments.update_endpoint_rate_limits(endpoint.name, {"rate_limits": wanted}).rate_limits == wanted
     assert deployments.update_endpoint(endpoint.name, {"rate_limits": wanted}).rate_limits == wanted
     assert deployments.get_endpoint(endpoint.name).ai_gateway["rate_limits"] == wanted
+    few = [{"calls": 2, "renewal_period": "minute"}]
+    deployments.update_endpoint_ai_gateway(endpoint.name, {"rate_limits": few})
+    assert admitted(server, endpoint.name, 3) == 2
 
 
 def test_errors_of_the_control_plane(deployments, endpoint, hosted_entity):

@@ -72,6 +72,11 @@ pub enum ErrorKind {
     SlowBody,
     /// The model's queue is full.
     RateLimited,
+    /// A limit or a budget does not suffice.
+    LimitReached {
+        /// Seconds after which to try again.
+        wait: u16,
+    },
     /// The model is loading or has stopped.
     Unavailable,
     /// The model needs more memory than there is.
@@ -121,7 +126,7 @@ impl ErrorKind {
             }
             Self::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("payload_too_large"), "BAD_REQUEST"),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, INVALID, Some("request_timeout"), "DEADLINE_EXCEEDED"),
-            Self::RateLimited => (
+            Self::RateLimited | Self::LimitReached { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
                 Some("rate_limit_exceeded"),
@@ -150,6 +155,7 @@ impl ErrorKind {
     fn retry_after(self) -> Option<u32> {
         match self {
             Self::RateLimited => Some(1),
+            Self::LimitReached { wait } => Some(wait.into()),
             Self::Unavailable => Some(2),
             Self::Upstream { status: 429, retry_after } => Some(retry_after.map_or(1, u32::from)),
             _ => None,

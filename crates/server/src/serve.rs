@@ -15,6 +15,7 @@ use crate::gate::{Access, Directory, Gate};
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::policy::limits;
 use crate::room::Room;
 use crate::routes;
 use crate::secrets::Secrets;
@@ -59,7 +60,8 @@ impl App {
         secrets: Secrets,
         sources: Sources,
     ) -> Result<Self, StoreError> {
-        let gate = Arc::new(Gate::new(access, Directory::default()));
+        let counters = limits::Counters::open(secrets.store()).await?;
+        let gate = Arc::new(Gate::new(access, Directory::default()).with_counters(counters));
         let models = sources.models.clone();
         let control = ControlPlane::new(secrets, Arc::clone(&gate), sources);
         control.catch_up().await?;
@@ -181,12 +183,15 @@ pub async fn serve(
             None => std::future::pending().await,
         }
     };
+    let saving = app.gate().counters().clone();
     tokio::select! {
         () = connections::answer(listener.into(), router(app.clone()), limits, life) => {}
         () = folding => {}
         () = following => {}
         () = ingesting => {}
+        () = saving.run() => {}
     }
+    app.gate().counters().finish().await;
     if let Some(ingest) = &app.inner.ingest {
         ingest.finish().await;
     }

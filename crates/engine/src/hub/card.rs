@@ -54,6 +54,9 @@ pub struct Card {
     /// How it writes calls of functions, whatever its chat template says.
     #[serde(default)]
     pub tool_format: Option<String>,
+    /// What its tokens cost whoever has a budget in money.
+    #[serde(default)]
+    pub price: Option<Price>,
     /// Further names people may type.
     #[serde(default)]
     pub aliases: Vec<String>,
@@ -62,6 +65,31 @@ pub struct Card {
     pub note: Option<String>,
     /// Where the files come from, first choice first.
     pub sources: Vec<Source>,
+}
+
+/// What a million tokens cost, in the currency of whoever keeps the budgets; to six decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// Millionths of the currency for a million tokens that are read.
+    #[serde(deserialize_with = "millionths")]
+    pub input: u64,
+    /// Millionths of the currency for a million tokens that are generated.
+    #[serde(default, deserialize_with = "millionths")]
+    pub output: u64,
+}
+
+/// More than any model costs, and little enough that sums of it fit.
+const HIGHEST_PRICE: f64 = 1e6;
+
+fn millionths<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let price = f64::deserialize(deserializer)?;
+    if !(0.0..=HIGHEST_PRICE).contains(&price) {
+        let text = format!("a price must be a number between 0 and {HIGHEST_PRICE}, not {price}");
+        return Err(serde::de::Error::custom(text));
+    }
+    // Within the bounds above, so that nothing is cut off but what is less than a millionth.
+    Ok((price * 1e6).round() as u64)
 }
 
 /// Where a model's files can be had.
@@ -270,6 +298,17 @@ files = [{ path = "PATH", size = 3, sha256 = "ba7816bf8f01cfea414140de5dae2223b0
         let card = Card::parse("tiny.toml", &CARD.replace("PATH", "a/b.gguf")).unwrap();
         let [Source::Package(package)] = card.sources.as_slice() else { panic!("{card:?}") };
         assert_eq!((package.registry, package.files[0].path.as_str()), (Registry::PyPi, "a/b.gguf"));
+    }
+
+    #[test]
+    fn a_price_is_read_to_six_decimals_and_held_to_its_bounds() {
+        let priced = |price: &str| CARD.replace("[[sources]]", &format!("[price]\n{price}\n[[sources]]"));
+        let price = |text: &str| Card::parse("tiny.toml", &priced(text).replace("PATH", "a")).unwrap().price;
+        assert_eq!(price("input = 0.0375\noutput = 2"), Some(Price { input: 37_500, output: 2_000_000 }));
+        assert_eq!(price("input = 1"), Some(Price { input: 1_000_000, output: 0 }));
+        for bad in ["input = -1", "input = nan", "input = 1e7", "output = 1"] {
+            assert!(Card::parse("tiny.toml", &priced(bad)).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod selection;
 mod wheel;
 
 pub use cache::{CacheDirectory, CacheState, Manifest, ManifestFile};
-pub use card::{Card, FileName, HubSource, PackageFile, PackageSource, Registry, Source, Task};
+pub use card::{Card, FileName, HubSource, PackageFile, PackageSource, Price, Registry, Source, Task};
 pub use catalogue::Catalogue;
 pub use error::{HubError, SourceFailure};
 pub use fetch::{LocalModel, fetch};

@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 use hearth::config::{ConfigFile, FileError, Setting};
 use hearth::connections::Tls;
+use hearth::policy::limits::{Budgets, Prices};
 use hearth_engine::hub::{Catalogue, ModelLocation};
 
 use super::terminal::say;
@@ -36,11 +37,32 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
         ModelLocation::resolve(&endpoint.model, &catalogue)
             .map_err(|error| file.wrong(endpoint.place, error.to_string()))?;
     }
+    budgets(&file)?;
     let config = serving.check().with_context(|| file.path.display().to_string())?;
     config.tls.map(Tls::load).transpose()?;
     let (endpoints, principals) = (file.declared.endpoints.iter().flatten().count(), file.declared.principals.len());
     say(format_args!("{}: {endpoints} endpoints, {principals} principals", file.path.display()));
     Ok(())
+}
+
+/// The budgets of a file, with the prices of the catalogue and of the file, which goes before.
+///
+/// # Errors
+/// Where an endpoint has a budget in money and its model has no price.
+pub(super) fn budgets(file: &ConfigFile) -> Result<Budgets> {
+    let catalogue = Catalogue::embedded()?;
+    let of_cards = catalogue.cards().iter().filter_map(|card| Some((card.name.clone(), card.price?)));
+    let prices = Prices::new(of_cards.chain(file.declared.prices.iter().cloned()));
+    let budgets = Budgets { all: file.declared.budgets.clone(), prices };
+    for endpoint in file.declared.endpoints.iter().flatten() {
+        // What has no such name is refused elsewhere.
+        let Ok(location) = ModelLocation::resolve(&endpoint.model, &catalogue) else { continue };
+        if let Some(model) = budgets.unpriced(&endpoint.name, [&*location.name()]) {
+            let text = format!("the model `{model}` has no price, and endpoint `{}` a budget in money", endpoint.name);
+            return Err(file.wrong(endpoint.place, text).into());
+        }
+    }
+    Ok(budgets)
 }
 
 /// The command line, with the configuration file that it names.
@@ -61,7 +83,7 @@ pub(super) fn parsed() -> Result<Cli> {
     }
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Command::Serve(arguments) = &mut cli.command {
-        arguments.file = file;
+        arguments.file = file.map(Box::new);
     }
     Ok(cli)
 }
@@ -197,6 +219,26 @@ mod tests {
             assert!(error.contains(expected), "{text}\n{error}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn a_budget_in_money_needs_a_price() {
+        let text =
+            "[[endpoints]]\nname = \"talk\"\nmodel = \"smollm2\"\n[[budgets]]\nendpoint = \"talk\"\nperiod = \"day\"\n";
+        let declared = |more: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("hearth.toml");
+            fs::write(&path, format!("{text}{more}")).unwrap();
+            budgets(&ConfigFile::read(&path).unwrap()).map_err(|error| error.to_string())
+        };
+        assert!(declared("tokens = 1").is_ok());
+        let error = declared("money = 1.0").unwrap_err();
+        let expected =
+            "hearth.toml:3:9: the model `smollm2-135m-instruct` has no price, and endpoint `talk` a budget in money";
+        assert!(error.ends_with(expected), "{error}");
+        // By the model's own name, whichever the endpoint was given.
+        let priced = "money = 1.0\n[[prices]]\nmodel = \"smollm2-135m-instruct\"\ninput = 1";
+        assert_eq!(declared(priced).unwrap().unpriced("talk", ["smollm2-135m-instruct"]), None);
     }
 
     #[test]

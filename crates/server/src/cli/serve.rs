@@ -12,12 +12,15 @@ use hearth::control::Sources;
 use hearth::endpoints::Endpoint;
 use hearth::gate::Origin;
 use hearth::models::{Models, Residence};
+use hearth::policy::Policies;
+use hearth::policy::limits::Rule;
 use hearth::secrets::Secrets;
 use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
 use hearth::usage::{Ingest, Retention, record_lasting};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::external::ExternalArguments;
+use super::file::budgets;
 use super::limits::LimitArguments;
 use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
@@ -35,7 +38,7 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
     /// The file, once it was read
     #[arg(skip)]
-    pub(super) file: Option<ConfigFile>,
+    pub(super) file: Option<Box<ConfigFile>>,
     /// Model to serve, under its own name or another; may be repeated [default: a small chat and an embedding model]
     #[arg(long = "model", value_name = "[NAME=]MODEL")]
     models: Vec<String>,
@@ -90,6 +93,7 @@ struct Served {
     model: String,
     on_demand: bool,
     tracks_usage: bool,
+    limits: Vec<Rule>,
 }
 
 impl Arguments {
@@ -117,12 +121,13 @@ impl Arguments {
             model: endpoint.model.clone(),
             on_demand: endpoint.on_demand.unwrap_or(self.on_demand),
             tracks_usage: endpoint.tracks_usage,
+            limits: endpoint.limits.clone(),
         };
         let mut served: Vec<Served> = declared.into_iter().flatten().map(of_file).collect();
         let of_file = served.len();
         let of_flag = |argument: &str| {
             let (name, model) = named(argument);
-            Served { name, model, on_demand: self.on_demand, tracks_usage: true }
+            Served { name, model, on_demand: self.on_demand, tracks_usage: true, limits: Vec::new() }
         };
         for flag in self.models.iter().map(|argument| of_flag(argument)) {
             match served[..of_file].iter_mut().find(|endpoint| endpoint.name == flag.name) {
@@ -193,6 +198,7 @@ async fn begin(config: ServeConfig, arguments: &Arguments) -> Result<App> {
     let sources = Sources { models, hosting, external: arguments.external.settings() };
     let app = App::with_store(config.access, config.limits, secrets, sources).await?.with_usage(ingest);
     if let Some(file) = &arguments.file {
+        app.gate().counters().declare(budgets(file)?);
         app.control()?.declare(&file.declared).await.with_context(|| file.path.display().to_string())?;
     }
     if !app.gate().is_open_to_somebody() {
@@ -207,7 +213,7 @@ async fn host_all(app: &App, served: Vec<Served>, arguments: &Arguments) -> Resu
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let kept: Vec<&str> = served.iter().filter(|one| !one.on_demand).map(|one| one.model.as_str()).collect();
     let mut shares = if kept.is_empty() { Vec::new() } else { shares(&kept, &options)? }.into_iter();
-    for Served { name, model, on_demand, tracks_usage } in served {
+    for Served { name, model, on_demand, tracks_usage, limits } in served {
         let options = arguments.limits.options(&name, options.clone());
         let share = if on_demand { None } else { shares.next().flatten() };
         let source = Arc::new(ModelArgument::new(name.clone(), model, options, share)?);
@@ -219,7 +225,9 @@ async fn host_all(app: &App, served: Vec<Served>, arguments: &Arguments) -> Resu
             let reason = hosted.failure().map_or_else(|| "unknown".to_owned(), |failure| failure.to_string());
             bail!("{reason}");
         }
-        let endpoint = Endpoint::new(name, Arc::new(hosted), created)?.with_usage(tracks_usage);
+        let endpoint = Endpoint::new(name, Arc::new(hosted), created)?
+            .with_usage(tracks_usage)
+            .with_policies(Policies::limited(limits));
         record_lasting(app.control()?.store(), &endpoint).await?;
         app.endpoints().insert(endpoint)?;
     }

@@ -15,6 +15,7 @@ use super::checked_token;
 use super::typed::{EndpointTable, GroupTable, MemberTable, PermissionTable, PersonTable, Typed};
 use crate::endpoints::check_name;
 use crate::gate::{Permission, TokenHash};
+use crate::policy::limits::{Budget, Price, Rule};
 use crate::store::PrincipalKind;
 
 /// A configuration file, checked but for its settings.
@@ -53,6 +54,10 @@ pub struct Declared {
     pub endpoints: Option<Vec<DeclaredEndpoint>>,
     /// Users, service principals and groups.
     pub principals: Vec<DeclaredPrincipal>,
+    /// Budgets of endpoints and principals, whoever has made them.
+    pub budgets: Vec<Budget>,
+    /// What models cost, by name.
+    pub prices: Vec<(String, Price)>,
 }
 
 /// An endpoint in front of a model that this process hosts.
@@ -70,6 +75,8 @@ pub struct DeclaredEndpoint {
     pub tracks_usage: bool,
     /// Who may do what with it.
     pub grants: Vec<(PrincipalName, Permission)>,
+    /// How much may be asked of it in a minute.
+    pub limits: Vec<Rule>,
 }
 
 /// A user, a service principal or a group.
@@ -153,7 +160,7 @@ fn within(file: &Path, path: &Path) -> PathBuf {
 }
 
 /// Checks one file.
-struct Check<'a> {
+pub(super) struct Check<'a> {
     path: &'a Path,
     text: &'a str,
 }
@@ -192,7 +199,8 @@ impl Check<'_> {
             }
         }
         let endpoints = typed.endpoints.map(|tables| self.endpoints(tables, &known)).transpose()?;
-        let declared = Declared { endpoints, principals };
+        let (budgets, prices) = (self.budgets(typed.budgets)?, self.prices(typed.prices)?);
+        let declared = Declared { endpoints, principals, budgets, prices };
         Ok(ConfigFile { path: self.path.to_owned(), settings, declared })
     }
 
@@ -328,7 +336,8 @@ impl Check<'_> {
             let grants = table.permissions.into_iter().map(|table| self.grant(table, known));
             let grants = grants.collect::<Result<Vec<_>, _>>()?;
             let tracks_usage = table.usage_tracking.unwrap_or(true);
-            Ok(DeclaredEndpoint { name, model, place, on_demand: table.on_demand, tracks_usage, grants })
+            let limits = self.rules(table.rate_limits)?;
+            Ok(DeclaredEndpoint { name, model, place, on_demand: table.on_demand, tracks_usage, grants, limits })
         };
         tables.into_iter().map(endpoint).collect()
     }
@@ -346,7 +355,7 @@ impl Check<'_> {
         Ok((name, level))
     }
 
-    fn wrong(&self, span: Range<usize>, problem: impl Into<String>) -> FileError {
+    pub(super) fn wrong(&self, span: Range<usize>, problem: impl Into<String>) -> FileError {
         FileError::Wrong { path: self.path.to_owned(), place: self.place(&span), problem: problem.into() }
     }
 
@@ -360,6 +369,7 @@ impl Check<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::limits::Owner;
 
     fn checked(text: &str) -> Result<ConfigFile, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -385,6 +395,7 @@ model = "smollm2-135m-instruct"
 on_demand = true
 usage_tracking = false
 permissions = [{ group = "users", level = "CAN_VIEW" }, { user = "ann@example.org", level = "CAN_MANAGE" }]
+rate_limits = [{ calls = 10, renewal_period = "minute" }, { tokens = 5, renewal_period = "minute", key = "user" }]
 
 [[endpoints]]
 name = "vectors"
@@ -406,6 +417,21 @@ members = [{ group = "team" }]
 [[groups]]
 name = "team"
 members = [{ user = "ann@example.org" }, { service_principal = "robot" }]
+
+[[budgets]]
+endpoint = "talk"
+period = "day"
+tokens = 1_000
+
+[[budgets]]
+group = "team"
+period = "month"
+money = 12.5
+
+[[prices]]
+model = "gpt-4o"
+input = 2.5
+output = 10
 "#;
 
     #[test]
@@ -430,6 +456,12 @@ members = [{ user = "ann@example.org" }, { service_principal = "robot" }]
         assert_eq!(robot.tokens, [TokenHash::of(b"abc")]);
         assert_eq!(admins.members, [name(PrincipalKind::Group, "team")]);
         assert_eq!(team.members, [ann, name(PrincipalKind::ServicePrincipal, "robot")]);
+        assert_eq!((endpoints[0].limits.len(), endpoints[1].limits.len()), (2, 0));
+        let budget = |owner, period: &str, tokens, money| Budget::new(owner, period, tokens, money).unwrap();
+        let group = Owner::Principal(PrincipalKind::Group, "team".into());
+        let talk = budget(Owner::Endpoint("talk".into()), "day", Some(1000), None);
+        assert_eq!(file.declared.budgets, [talk, budget(group, "month", None, Some(12.5))]);
+        assert_eq!(file.declared.prices, [("gpt-4o".into(), Price { input: 2_500_000, output: 10_000_000 })]);
         assert!(checked("").unwrap().declared.endpoints.is_none());
         assert_eq!(checked("endpoints = []").unwrap().declared.endpoints.map(|none| none.len()), Some(0));
     }

@@ -2,6 +2,7 @@
 //!
 //! The only place of this crate that reads the environment.
 
+mod budgets;
 mod file;
 mod typed;
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
+use crate::wire::serving::RateLimit;
+
 /// The file as it is typed.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +22,10 @@ pub(super) struct Typed {
     pub(super) service_principals: Vec<PersonTable>,
     #[serde(default)]
     pub(super) groups: Vec<GroupTable>,
+    #[serde(default)]
+    pub(super) budgets: Vec<Spanned<BudgetTable>>,
+    #[serde(default)]
+    pub(super) prices: Vec<PriceTable>,
 }
 
 #[derive(Deserialize)]
@@ -31,6 +37,34 @@ pub(super) struct EndpointTable {
     pub(super) usage_tracking: Option<bool>,
     #[serde(default)]
     pub(super) permissions: Vec<Spanned<PermissionTable>>,
+    #[serde(default)]
+    pub(super) rate_limits: Vec<Spanned<RateLimit>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BudgetTable {
+    pub(super) endpoint: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) group: Option<String>,
+    pub(super) service_principal: Option<String>,
+    pub(super) period: String,
+    pub(super) tokens: Option<i64>,
+    pub(super) money: Option<f64>,
+}
+
+/// What a million tokens cost.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PriceTable {
+    pub(super) model: Spanned<String>,
+    pub(super) input: Value,
+    #[serde(default = "nothing")]
+    pub(super) output: Value,
+}
+
+fn nothing() -> Value {
+    Value::Integer(0)
 }
 
 #[derive(Deserialize)]

@@ -10,6 +10,7 @@ use super::hosting::SharedModels;
 use crate::endpoints::entity_name;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::Principal;
+use crate::policy::limits;
 use crate::providers::external::ExternalModel;
 use crate::store::now;
 use crate::wire::external::SecretReference;
@@ -212,9 +213,7 @@ pub(crate) fn no_mail(notifications: &EmailNotifications) -> Result<(), FieldErr
 pub(super) fn gateway(gateway: Option<AiGateway>, before: Option<&AiGateway>) -> Result<Option<AiGateway>, FieldError> {
     let Some(policies) = &gateway else { return Ok(None) };
     let unsupported = |field: &str, detail| Err(FieldError::unsupported_value(format!("ai_gateway.{field}"), detail));
-    if policies.rate_limits.as_ref().is_some_and(|limits| !limits.is_empty()) {
-        return unsupported("rate_limits", " with limits");
-    }
+    limits::rules("ai_gateway.rate_limits", policies.rate_limits.as_deref().unwrap_or_default())?;
     if policies.guardrails.as_ref().is_some_and(asks_for_something) {
         return unsupported("guardrails", " that guard something");
     }

@@ -65,6 +65,7 @@ impl ControlPlane {
         if let Some(config) = fields.config {
             let check = ConfigCheck { place: "config.", endpoint: &id, creator, version: 1 };
             let (config, secrets) = check.checked(config, &[], self.inner.deployments.models.as_ref())?;
+            self.check_prices(&fields.name, &config, "config.")?;
             self.check_references(creator, &id, &config, &[]).await?;
             (document.pending, document.last_version, literals) = (Some(config), 1, secrets);
         }
@@ -112,6 +113,7 @@ impl ControlPlane {
         let check = ConfigCheck { place: "", endpoint: id, creator: caller, version };
         let before = document.shown().map_or(&[][..], |config| &config.entities);
         let (config, literals) = check.checked(fields, before, self.inner.deployments.models.as_ref())?;
+        self.check_prices(allowed.endpoint().name(), &config, "")?;
         self.check_references(caller, id, &config, before).await?;
         document.pending = Some(config);
         document.failure = None;

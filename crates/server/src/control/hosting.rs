@@ -73,6 +73,14 @@ impl SharedModels {
         self.hosting.find(entity_name).map(drop)
     }
 
+    /// What the model calls itself.
+    ///
+    /// # Errors
+    /// Where there is no such model.
+    pub(super) fn model_name(&self, entity_name: &str) -> Result<String, String> {
+        self.hosting.find(entity_name).map(|(_, source)| source.model_name().to_owned())
+    }
+
     /// The model of an entity, not necessarily loaded.
     ///
     /// # Errors

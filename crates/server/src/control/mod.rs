@@ -14,6 +14,7 @@ mod grants;
 mod history;
 mod hosting;
 mod people;
+mod prices;
 mod secrets;
 mod tokens;
 mod view;

@@ -142,7 +142,7 @@ impl Endpoint {
     }
 
     /// The same, with those policies.
-    pub(crate) fn with_policies(self, policies: Policies) -> Self {
+    pub fn with_policies(self, policies: Policies) -> Self {
         Self { policies, ..self }
     }
 

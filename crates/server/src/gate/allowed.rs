@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Caller, Pass, Permission};
 use crate::endpoints::{Endpoint, ServedEntity};
 use crate::error::{ApiError, ErrorKind};
+use crate::policy::limits::Counters;
 use crate::usage::Draft;
 use crate::wire::options::Bookkeeping;
 
@@ -55,12 +56,19 @@ pub struct Allowed<L: Level> {
     endpoint: Arc<Endpoint>,
     permission: Permission,
     caller: Caller,
+    counters: Counters,
     level: PhantomData<L>,
 }
 
 impl<L: Level> Allowed<L> {
-    pub(super) fn new(endpoint: Arc<Endpoint>, permission: Permission, caller: &Caller, _pass: Pass) -> Self {
-        Self { endpoint, permission, caller: caller.clone(), level: PhantomData }
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        permission: Permission,
+        caller: &Caller,
+        counters: Counters,
+        _pass: Pass,
+    ) -> Self {
+        Self { endpoint, permission, caller: caller.clone(), counters, level: PhantomData }
     }
 
     /// The endpoint.
@@ -102,6 +110,11 @@ impl Allowed<Query> {
             }
             _ => {}
         }
+    }
+
+    /// Where this call is counted.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The account of this call.

@@ -174,7 +174,9 @@ impl Directory {
         let row = self.principals.get(id).filter(|row| row.active && row.kind != PrincipalKind::Group)?;
         let (id, kind) = (Arc::from(id), row.kind);
         let (name, display_name) = (row.name.clone(), row.display_name.clone());
-        Some(Principal::new(Identity { groups: self.groups_of(&id), id, kind, name, display_name }))
+        let groups = self.groups_of(&id);
+        let group_names = groups.iter().filter_map(|group| Some(self.principals.get(group)?.name.clone())).collect();
+        Some(Principal::new(Identity { groups, group_names, id, kind, name, display_name }))
     }
 
     /// All groups that somebody is in, through other groups too.

@@ -24,6 +24,7 @@ pub use token::{Token, TokenHash};
 
 use crate::endpoints::{Endpoint, Found, Registry};
 use crate::error::{ApiError, ErrorKind};
+use crate::policy::limits::Counters;
 
 /// The gate's own right to take endpoints out of the registry.
 pub struct Pass(());
@@ -33,12 +34,23 @@ pub struct Gate {
     access: Access,
     directory: RwLock<Directory>,
     registry: Registry,
+    counters: Counters,
 }
 
 impl Gate {
     /// A gate with no endpoint behind it yet.
     pub fn new(access: Access, directory: Directory) -> Self {
-        Self { access, directory: RwLock::new(directory), registry: Registry::default() }
+        Self { access, directory: RwLock::new(directory), registry: Registry::default(), counters: Counters::default() }
+    }
+
+    /// The same, which counts in `counters`.
+    pub fn with_counters(self, counters: Counters) -> Self {
+        Self { counters, ..self }
+    }
+
+    /// The counters of limits and budgets.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The endpoints, to add to.
@@ -137,7 +149,7 @@ impl Gate {
                 let text = format!("{} on endpoint `{}` is required", L::PERMISSION, endpoint.name());
                 Err(ApiError::new(ErrorKind::Forbidden, text))
             }
-            Some(permission) => Ok(Allowed::new(endpoint, permission, caller, Pass(()))),
+            Some(permission) => Ok(Allowed::new(endpoint, permission, caller, self.counters.clone(), Pass(()))),
         }
     }
 }

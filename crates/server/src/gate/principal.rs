@@ -63,6 +63,8 @@ pub(super) struct Identity {
     pub(super) display_name: String,
     /// Of all groups that it is in, through other groups too.
     pub(super) groups: Vec<Arc<str>>,
+    /// The names of those groups.
+    pub(super) group_names: Vec<String>,
 }
 
 impl Principal {
@@ -93,6 +95,11 @@ impl Principal {
     /// Ids of all groups that it is in.
     pub fn groups(&self) -> &[Arc<str>] {
         &self.0.groups
+    }
+
+    /// Whether it is in the group of that name, through other groups too.
+    pub fn is_in(&self, group: &str) -> bool {
+        self.0.group_names.iter().any(|name| name == group)
     }
 
     /// Its own id and those of its groups: whatever is granted to one of them is granted to it.

@@ -1,19 +1,23 @@
 //! The policies of an endpoint: what stands between a call that is allowed and the models that answer it.
 //!
-//! Owns the way of a call: which entity answers, and which one instead where that fails. Knows no route and no dialect. What
+//! Owns the way of a call: whether it is admitted, which entity answers, and which one instead where that fails. Knows no route and no dialect. What
 //! an endpoint's policies are is in its [`Policies`]; [`Allowed`](crate::gate::Allowed) sends calls through them, and there is
 //! no other way to a model.
 
 mod call;
 mod fallback;
+pub mod limits;
 mod rest;
 mod way;
+
+use std::sync::Arc;
 
 pub(crate) use call::Call;
 pub use fallback::{Passed, ServedBy};
 pub use rest::Rest;
 pub use way::Served;
 
+use self::limits::Rule;
 use crate::payloads::InferenceTable;
 use crate::wire::serving::AiGateway;
 
@@ -24,15 +28,25 @@ pub struct Policies {
     pub falls_back: bool,
     /// Where requests and answers are kept.
     pub table: Option<InferenceTable>,
+    /// How much may be asked for in a minute.
+    pub limits: Arc<[Rule]>,
 }
 
 impl Policies {
+    /// Those of an endpoint with no other policy than these limits.
+    pub fn limited(limits: Vec<Rule>) -> Self {
+        Self { limits: limits.into(), ..Self::default() }
+    }
+
     /// Those of a checked configuration.
     pub(crate) fn of(gateway: &AiGateway) -> Self {
+        let limits = limits::rules("ai_gateway.rate_limits", gateway.rate_limits.as_deref().unwrap_or_default());
         let table = gateway.inference_table_config.as_ref().filter(|table| table.enabled);
         Self {
             falls_back: gateway.fallback_config.is_some_and(|fallback| fallback.enabled),
             table: table.map(|table| InferenceTable { sampling_fraction: table.sampling_fraction.unwrap_or(1.0) }),
+            // They were checked before they were stored.
+            limits: limits.map(Arc::from).unwrap_or_default(),
         }
     }
 }

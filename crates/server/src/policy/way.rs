@@ -74,6 +74,7 @@ impl Allowed<Query> {
         if streamed {
             self.draft().streaming();
         }
+        self.admit(&call).await?;
         let asked = Instant::now();
         let Served { answer, by } = self.ask(call, streamed).await?;
         let answer = self.draft().streamed(metrics::measured(answer, self.endpoint().name(), asked));
@@ -86,9 +87,10 @@ impl Allowed<Query> {
         call: C,
         tokens: impl Fn(&C::Answer) -> usize,
     ) -> Result<Served<C::Answer>, ApiError> {
+        self.admit(&call).await?;
         let asked = self.ask(call, false);
         let served = metrics::measured_call(asked, self.endpoint().name(), |served| tokens(&served.answer)).await?;
-        self.draft().count(Usage::new(tokens(&served.answer), 0));
+        self.draft().count(Usage::new(tokens(&served.answer), 0), true);
         Ok(served)
     }
 

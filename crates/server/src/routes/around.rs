@@ -18,6 +18,7 @@ use super::identity::{PASSED_OVER, SERVED_MODEL_NAME};
 use crate::error::{ApiError, Dialect};
 use crate::gate::Origins;
 use crate::metrics;
+use crate::policy::limits::rate_headers;
 use crate::serve::App;
 use crate::sse;
 use crate::usage::Draft;
@@ -53,6 +54,7 @@ pub(super) async fn account(State(app): State<App>, mut request: Request, next: 
     let dialect = Dialect::of(request.uri().path());
     request.extensions_mut().insert(draft.clone());
     let mut response = next.run(request).await;
+    response.headers_mut().extend(draft.rates().headers());
     if response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != sse::CONTENT_TYPE) {
         if draft.keeps_payload() {
             response = keep(&draft, dialect, response).await;
@@ -83,12 +85,14 @@ async fn keep(draft: &Draft, dialect: Dialect, response: Response) -> Response {
 /// browser's own is let along: callers name themselves by a token. `None` where no site is let in.
 pub(super) fn cors(origins: &Origins) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> = origins.headers().collect();
+    let exposed = [header::RETRY_AFTER, X_REQUEST_ID, SERVED_MODEL_NAME, PASSED_OVER];
+    let exposed: Vec<HeaderName> = exposed.into_iter().chain(rate_headers()).collect();
     let layer = || {
         CorsLayer::new()
             .allow_origin(origins.clone())
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([header::RETRY_AFTER, X_REQUEST_ID, SERVED_MODEL_NAME, PASSED_OVER])
+            .expose_headers(exposed.clone())
             .max_age(ASKED_BEFOREHAND)
     };
     (!origins.is_empty()).then(layer)

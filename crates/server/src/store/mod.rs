@@ -1,9 +1,10 @@
-//! What survives the process: principals, tokens, grants, endpoints, secrets and usage, in SQLite or Postgres.
+//! What survives the process: principals, tokens, grants, endpoints, secrets, usage and counters, in SQLite or Postgres.
 //!
 //! Owns the database, its tables and the order of changes. Knows no request, no permission and no model: what the rows
 //! mean is the business of `gate`, `control`, `secrets` and `usage`.
 
 mod change;
+mod counters;
 mod endpoints;
 mod error;
 mod payloads;
@@ -22,6 +23,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, ConnectOptions, Executor, SqlSafeStr};
 
 pub use change::{Change, Changed, Changes, Subject};
+pub use counters::{Count, CounterRow};
 pub use endpoints::{EndpointRow, GrantRow};
 pub use error::StoreError;
 pub use payloads::{PayloadFilter, PayloadPlace};
@@ -38,6 +40,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "secrets", include_str!("../../migrations/0003_secrets.sql")),
     (4, "usage", include_str!("../../migrations/0004_usage.sql")),
     (5, "fallback", include_str!("../../migrations/0005_fallback.sql")),
+    (6, "counters", include_str!("../../migrations/0006_counters.sql")),
     (7, "payloads", include_str!("../../migrations/0007_payloads.sql")),
 ];
 

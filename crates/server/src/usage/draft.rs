@@ -1,7 +1,7 @@
 //! The entry of a request that has not come to its end.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use futures::StreamExt;
@@ -13,6 +13,7 @@ use crate::endpoints::Endpoint;
 use crate::gate::Principal;
 use crate::payloads::Payload;
 use crate::policy::ServedBy;
+use crate::policy::limits::{End, Rates, Reservation};
 use crate::providers::{Answer, AnswerEvent, ProviderError};
 use crate::store::now;
 use crate::wire::JsonObject;
@@ -35,6 +36,8 @@ pub struct Draft(Arc<Inner>);
 struct Inner {
     log: UsageLog,
     begun: Instant,
+    /// What is left of the limits that hold for it.
+    rates: OnceLock<Rates>,
     /// `None` once it is written.
     noted: Mutex<Option<Noted>>,
 }
@@ -43,25 +46,52 @@ struct Noted {
     entry: Entry,
     /// Whether the entry is written, or only counted.
     tracked: bool,
+    /// What is reserved of limits and budgets.
+    reservation: Option<Reservation>,
+    end: End,
+    /// Whether what answers is in this process, and so tells of each token.
+    hosted: bool,
 }
 
 impl Draft {
     /// Of a request that arrives now.
     pub fn new(log: UsageLog, request_id: &str) -> Self {
         let entry = Entry { request_id: stored(request_id), request_time: now(), ..Entry::default() };
-        let noted = Mutex::new(Some(Noted { entry, tracked: false }));
-        Self(Arc::new(Inner { log, begun: Instant::now(), noted }))
+        let noted =
+            Mutex::new(Some(Noted { entry, tracked: false, reservation: None, end: End::default(), hosted: false }));
+        Self(Arc::new(Inner { log, begun: Instant::now(), rates: OnceLock::new(), noted }))
     }
 
     fn note(&self, note: impl FnOnce(&mut Entry)) {
+        self.change(|noted| note(&mut noted.entry));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Noted)) {
         if let Some(noted) = self.0.noted().as_mut() {
-            note(&mut noted.entry);
+            change(noted);
         }
+    }
+
+    /// Keeps what is reserved until the request has ended, and says what is left of its limits.
+    pub(crate) fn reserve(&self, reservation: Reservation, rates: Rates) {
+        self.change(|noted| noted.reservation = Some(reservation));
+        self.left(rates);
+    }
+
+    /// Notes what is left of its limits.
+    pub(crate) fn left(&self, rates: Rates) {
+        // A request has one call.
+        let _ = self.0.rates.set(rates);
+    }
+
+    /// What is left of its limits.
+    pub(crate) fn rates(&self) -> Rates {
+        self.0.rates.get().copied().unwrap_or_default()
     }
 
     /// Notes who calls what. Without this nothing is written.
     pub(crate) fn open(&self, principal: &Principal, endpoint: &Endpoint) {
-        if let Some(Noted { entry, tracked }) = self.0.noted().as_mut() {
+        if let Some(Noted { entry, tracked, .. }) = self.0.noted().as_mut() {
             *tracked = endpoint.tracks_usage();
             // Ids that begin with the time keep neighbours together in the store.
             let id = Uuid::now_v7();
@@ -77,6 +107,12 @@ impl Draft {
 
     /// Notes what is to answer, and what has failed to.
     pub(crate) fn served_by(&self, by: &ServedBy) {
+        self.change(|noted| {
+            noted.hosted = by.entity.provider().hosted().is_some();
+            if let Some(reservation) = &mut noted.reservation {
+                reservation.asks(by.entity.provider().model_name());
+            }
+        });
         self.note(|entry| {
             by.entity.id().clone_into(&mut entry.served_entity_id);
             by.entity.name().clone_into(&mut entry.served_entity_name);
@@ -136,8 +172,9 @@ impl Draft {
         });
     }
 
-    /// Notes the tokens.
-    pub(crate) fn count(&self, usage: Usage) {
+    /// Notes the tokens. `complete`: there are no more to come.
+    pub(crate) fn count(&self, usage: Usage, complete: bool) {
+        self.change(|noted| (noted.end.usage, noted.end.complete) = (Some(usage), complete));
         self.note(|entry| {
             entry.input_token_count = i64::try_from(usage.prompt_tokens).unwrap_or(i64::MAX);
             entry.output_token_count = i64::try_from(usage.completion_tokens).unwrap_or(i64::MAX);
@@ -151,7 +188,7 @@ impl Draft {
 
     /// Counts an answer while it goes by.
     pub(crate) fn streamed(&self, answer: Answer) -> Answer {
-        let mut meter = Meter { draft: self.clone(), unfinished: answer.choices, characters: 0 };
+        let mut meter = Meter { draft: self.clone(), unfinished: answer.choices, characters: 0, pieces: 0, bytes: 0 };
         let events = answer.events.inspect(move |event| meter.see(event));
         Answer { choices: answer.choices, events: events.boxed() }
     }
@@ -170,10 +207,14 @@ impl Inner {
 
     fn finish(&self, status: u16) {
         let opened = self.noted().take_if(|noted| !noted.entry.endpoint_id.is_empty());
-        let Some(Noted { mut entry, tracked }) = opened else { return };
+        let Some(Noted { mut entry, tracked, reservation, mut end, .. }) = opened else { return };
         let elapsed = self.begun.elapsed();
         entry.status_code = status;
         entry.execution_duration_ms = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
+        if let Some(reservation) = reservation {
+            end.abandoned = status == CLIENT_CLOSED;
+            reservation.settle(end);
+        }
         self.log.counts().add(&entry, elapsed);
         if tracked || entry.payload.is_some() {
             self.log.write(entry);
@@ -199,7 +240,12 @@ struct Meter {
     draft: Draft,
     unfinished: usize,
     characters: usize,
+    pieces: usize,
+    bytes: usize,
 }
+
+/// Bytes of a token, where nobody knows better.
+const TOKEN_BYTES: usize = 4;
 
 impl Meter {
     fn see(&mut self, event: &Result<AnswerEvent, ProviderError>) {
@@ -207,16 +253,32 @@ impl Meter {
             Ok(AnswerEvent::Delta { delta, .. }) => {
                 let arguments = delta.calls.iter().map(|call| call.arguments.chars().count()).sum::<usize>();
                 self.characters += delta.text.chars().count() + arguments;
+                self.pieces += 1;
+                self.bytes += delta.text.len() + delta.calls.iter().map(|call| call.arguments.len()).sum::<usize>();
             }
             Ok(AnswerEvent::Finished { usage, .. }) => {
-                self.draft.count(*usage);
                 self.unfinished = self.unfinished.saturating_sub(1);
+                self.draft.count(*usage, self.unfinished == 0);
                 if self.unfinished == 0 {
                     let characters = i64::try_from(self.characters).ok();
                     self.draft.note(|entry| entry.output_character_count = characters);
                 }
             }
-            Ok(AnswerEvent::Echo { .. }) | Err(_) => {}
+            Ok(AnswerEvent::Echo { .. }) => {}
+            Err(_) => self.seen(),
         }
+    }
+
+    /// Notes how many tokens have gone by, as far as one can tell: a piece is one at least.
+    fn seen(&self) {
+        let (pieces, estimated) = (self.pieces, self.bytes.div_ceil(TOKEN_BYTES));
+        self.draft.change(|noted| noted.end.seen = if noted.hosted { pieces } else { pieces.max(estimated) });
+    }
+}
+
+impl Drop for Meter {
+    /// The answer is over, or nobody reads it any more.
+    fn drop(&mut self) {
+        self.seen();
     }
 }

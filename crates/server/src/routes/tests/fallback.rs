@@ -22,7 +22,7 @@ fn talk(falls_back: bool, scripts: &[(u32, Script)]) -> App {
         (ServedEntity::new(name.to_owned(), name.repeat(32), provider), *share)
     });
     let endpoint = Endpoint::of_parts("1".repeat(32), "talk".to_owned(), 1, entities.collect());
-    app.endpoints().insert(endpoint.with_policies(Policies { falls_back, table: None })).unwrap();
+    app.endpoints().insert(endpoint.with_policies(Policies { falls_back, ..Policies::default() })).unwrap();
     app
 }
 
