@@ -11,6 +11,7 @@ from databricks.sdk.errors import BadRequest, NotFound, OperationFailed, Permiss
 from databricks.sdk.service.iam import ComplexValue
 from databricks.sdk.service.serving import (
     AiGatewayConfig,
+    AiGatewayInferenceTableConfig,
     AiGatewayRateLimit,
     AiGatewayRateLimitKey,
     AiGatewayRateLimitRenewalPeriod,
@@ -249,6 +250,27 @@ def test_ai_gateway_at_creation(workspace, endpoint_name, hosted_entity):
     config = core(entity(hosted_entity))
     made = workspace.serving_endpoints.create_and_wait(name=endpoint_name, config=config, ai_gateway=gateway, timeout=SHORT)
     assert made.ai_gateway.usage_tracking_config.enabled
+
+
+def test_an_inference_table(workspace, endpoint):
+    table = AiGatewayInferenceTableConfig(enabled=True, catalog_name="main", schema_name="logs", table_name_prefix="talk")
+    answer = workspace.serving_endpoints.put_ai_gateway(endpoint.name, inference_table_config=table)
+    assert answer.inference_table_config == table
+    asked = query(workspace, endpoint.name, client_request_id="mine")
+    path = f"/api/2.0/serving-endpoints/{endpoint.name}/inference-table"
+    for _ in range(500):
+        if rows := workspace.api_client.do("GET", path)["payloads"]:
+            break
+        time.sleep(0.02)
+    [row] = rows
+    assert json.loads(row["response"])["id"] == asked.id
+    assert json.loads(row["request"])["messages"] == [message.as_dict() for message in QUESTION]
+    assert (row["client_request_id"], row["status_code"], row["requester"]) == ("mine", 200, workspace.current_user.me().user_name)
+    columns = workspace.api_client.do("GET", path, query={"format": "csv"}, raw=True)["contents"].read().decode().splitlines()[0]
+    assert columns.split(",") == list(row)
+    moved = AiGatewayInferenceTableConfig(enabled=True, catalog_name="other", schema_name="logs", table_name_prefix="talk")
+    with pytest.raises(BadRequest, match="inference_table_config.catalog_name"):
+        workspace.serving_endpoints.put_ai_gateway(endpoint.name, inference_table_config=moved)
 
 
 def test_rate_limits(server, workspace, endpoint):
