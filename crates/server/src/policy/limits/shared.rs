@@ -297,7 +297,7 @@ mod tests {
         let shared = Arc::new(Shared::new(store.clone()));
         for milliseconds in [0, 0, 1, 1, 2, 3, 5, 8] {
             let waiting = join_all((0..20).map(|_| shared.reserve(vec![ask("a", 1, 3, 100_000)])));
-            let _ = tokio::time::timeout(Duration::from_millis(milliseconds), waiting).await;
+            let _ = timeout(Duration::from_millis(milliseconds), waiting).await;
         }
         let kept = shared.reserve(vec![ask("a", 1, 5, 100_000)]).await;
         assert!(matches!(kept, Ok(Outcome::Reserved(_))));
