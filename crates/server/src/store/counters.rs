@@ -8,6 +8,9 @@ use super::{Store, StoreError};
 /// Rows that one statement writes.
 const ROWS: usize = 500;
 
+/// Statements of so many rows are kept prepared.
+const PREPARED: usize = 16;
+
 /// A counter within one of its windows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CounterRow {
@@ -88,8 +91,8 @@ impl Count {
         let mut counted = Vec::with_capacity(rows.len());
         for rows in rows.chunks(ROWS) {
             let sql = addition(rows.len());
-            // Its length is another one each time, so there is no use in keeping it prepared.
-            let statement: Counted<'_> = query_as(AssertSqlSafe(sql)).persistent(false);
+            // The short ones come again and again.
+            let statement: Counted<'_> = query_as(AssertSqlSafe(sql)).persistent(rows.len() <= PREPARED);
             let bound = rows.iter().fold(statement, |statement, row| {
                 statement.bind(&row.name).bind(row.window_start).bind(row.window_end).bind(row.used)
             });

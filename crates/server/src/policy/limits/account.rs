@@ -5,6 +5,9 @@ use super::tally::{Ask, Counter};
 use super::window::{Period, Window};
 use crate::wire::options::Usage;
 
+/// More than any call takes, and little enough that sums of it fit: a provider may say whatever it likes.
+const HIGHEST: i64 = 100_000_000_000_000_000;
+
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Unit {
@@ -58,8 +61,8 @@ impl Amounts {
         match unit {
             // A call that was admitted was one, whatever became of it.
             Unit::Calls => 1,
-            Unit::Tokens => i64::try_from(self.usage.total_tokens).unwrap_or(i64::MAX),
-            Unit::Money => self.cost,
+            Unit::Tokens => i64::try_from(self.usage.total_tokens).unwrap_or(HIGHEST).min(HIGHEST),
+            Unit::Money => self.cost.min(HIGHEST),
         }
     }
 }

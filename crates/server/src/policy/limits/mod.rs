@@ -1,11 +1,12 @@
-//! Counters and budgets: how much may be asked for. What a call may take is reserved before its model is asked, all of it or
+//! Limits and budgets: how much may be asked for. What a call may take is reserved before its model is asked, all of it or
 //! nothing, and settled by what it has taken when it has ended, however that was.
 //!
 //! Owns the rules, the counters and the words of a refusal. Every call of a model comes through here, of whatever route, and
 //! [`Draft`](crate::usage::Draft) settles it; so there is one account. A limit counts in the minutes of the clock (UTC), a budget in
 //! days and months of the calendar: in no window is more admitted than its limit, however many call at once, and though they call
 //! several servers that share a Postgres. A stream of calls that straddles the end of a window may have twice the limit in sixty
-//! seconds.
+//! seconds. What a model has taken counts though it be more than was reserved, as with another provider's model that was told of no
+//! `max_tokens`; those that come after it are refused then.
 
 mod account;
 mod admit;

@@ -21,6 +21,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 const TIDY: Duration = Duration::from_secs(60);
 const KEPT: i64 = 10 * 60 * 1000;
 
+/// What is to be added to counters, with the ends of their windows.
+type Changes = BTreeMap<Counter, (i64, i64)>;
+
 type Reply = Result<Outcome, Unreachable>;
 
 enum Order {
@@ -38,7 +41,7 @@ impl Shared {
     pub(super) fn new(store: Store) -> Self {
         // Every waiting call has a connection of its own, and of those there is a limited number.
         let (sender, orders) = mpsc::unbounded_channel();
-        tokio::spawn(Counting { store, owed: BTreeMap::new(), failing: false }.run(orders));
+        tokio::spawn(Counting { store, owed: Changes::new(), failing: false }.run(orders));
         Self(sender)
     }
 
@@ -88,8 +91,8 @@ fn given_back(asks: &[Ask]) -> Vec<Settlement> {
 /// The task.
 struct Counting {
     store: Store,
-    /// What is to be added to counters for calls that have ended, with the ends of their windows.
-    owed: BTreeMap<Counter, (i64, i64)>,
+    /// What is to be added for calls that have ended.
+    owed: Changes,
     /// Whether the database did not answer the last time.
     failing: bool,
 }
@@ -170,35 +173,44 @@ impl Counting {
     async fn decide(&mut self, asked: &[Vec<Ask>]) -> Result<Vec<Outcome>, StoreError> {
         let now = now();
         self.owed.retain(|_, (end, amount)| *end > now && *amount != 0);
-        // Sorted, so that all servers take the rows in the same order.
-        let mut changes = self.owed.clone();
+        // What is asked for is added at once as far as it can fit, since most of it does. Sorted, so that all servers take the
+        // rows in one order.
+        let mut wanted = Changes::new();
         for ask in asked.iter().flatten() {
-            changes.entry(ask.counter.clone()).or_insert((ask.end, 0));
+            let (_, amount) = wanted.entry(ask.counter.clone()).or_insert((ask.end, 0));
+            *amount = amount.saturating_add(ask.amount).min(ask.limit);
         }
+        let mut changes = self.owed.clone();
+        wanted.iter().for_each(|(counter, (end, amount))| add(&mut changes, counter, *end, *amount));
         if changes.is_empty() {
             return Ok(Vec::new());
         }
         let mut count = self.store.count().await?;
-        let counted = count.add(&rows(&changes)).await?;
-        let counter = |row: CounterRow| (Counter { name: row.name, start: row.window_start }, row.used);
-        let mut used: BTreeMap<Counter, i64> = counted.into_iter().map(counter).collect();
-        let mut taken: BTreeMap<Counter, (i64, i64)> = BTreeMap::new();
-        let outcomes = asked.iter().map(|asks| decide_one(asks, &mut used, &mut taken)).collect();
-        if !taken.is_empty() {
-            count.add(&rows(&taken)).await?;
+        let mut used = BTreeMap::new();
+        for CounterRow { name, window_start, used: after, .. } in count.add(&rows(&changes)).await? {
+            let counter = Counter { name, start: window_start };
+            let added = wanted.get(&counter).map_or(0, |(_, amount)| *amount);
+            used.insert(counter, after - added);
+        }
+        // From what was added to what is reserved.
+        let mut rest: Changes = wanted.into_iter().map(|(counter, (end, amount))| (counter, (end, -amount))).collect();
+        let outcomes = asked.iter().map(|asks| decide_one(asks, &mut used, &mut rest)).collect();
+        rest.retain(|_, (_, amount)| *amount != 0);
+        if !rest.is_empty() {
+            count.add(&rows(&rest)).await?;
         }
         count.commit().await?;
         Ok(outcomes)
     }
 }
 
-fn decide_one(asks: &[Ask], used: &mut BTreeMap<Counter, i64>, taken: &mut BTreeMap<Counter, (i64, i64)>) -> Outcome {
+/// Decides one call, where so much is used, and adds what it reserves.
+fn decide_one(asks: &[Ask], used: &mut BTreeMap<Counter, i64>, reserved: &mut Changes) -> Outcome {
     if let Some(full) = first_full(asks, |counter| used.get(counter).copied().unwrap_or(0)) {
         return full;
     }
     let take = |ask: &Ask| {
-        let more = taken.entry(ask.counter.clone()).or_insert((ask.end, 0));
-        more.1 = more.1.saturating_add(ask.amount);
+        add(reserved, &ask.counter, ask.end, ask.amount);
         let used = used.entry(ask.counter.clone()).or_insert(0);
         *used = used.saturating_add(ask.amount);
         *used
@@ -206,7 +218,12 @@ fn decide_one(asks: &[Ask], used: &mut BTreeMap<Counter, i64>, taken: &mut BTree
     Outcome::Reserved(asks.iter().map(take).collect())
 }
 
-fn rows(changes: &BTreeMap<Counter, (i64, i64)>) -> Vec<CounterRow> {
+fn add(changes: &mut Changes, counter: &Counter, end: i64, amount: i64) {
+    let change = changes.entry(counter.clone()).or_insert((end, 0));
+    change.1 = change.1.saturating_add(amount);
+}
+
+fn rows(changes: &Changes) -> Vec<CounterRow> {
     let row = |(counter, (end, amount)): (&Counter, &(i64, i64))| CounterRow {
         name: counter.name.clone(),
         window_start: counter.start,
@@ -214,4 +231,88 @@ fn rows(changes: &BTreeMap<Counter, (i64, i64)>) -> Vec<CounterRow> {
         used: *amount,
     };
     changes.iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use futures::future::join_all;
+
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+
+    /// `window`: minutes from now.
+    fn ask(name: &str, window: i64, amount: i64, limit: i64) -> Ask {
+        let start = (now().div_euclid(MINUTE) + window) * MINUTE;
+        let counter = Counter { name: name.to_owned(), start };
+        Ask { counter, end: start + MINUTE, amount, limit, lasting: true }
+    }
+
+    /// A store and what it has counted. SQLite takes the same statements.
+    async fn counted(store: &Store) -> HashMap<String, i64> {
+        store.counters(0).await.unwrap().into_iter().map(|row| (row.name, row.used)).collect()
+    }
+
+    #[tokio::test]
+    async fn calls_of_one_transaction_are_decided_one_after_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::temporary(folder.path()).await;
+        let shared = Shared::new(store.clone());
+        let (a, b) = ("a", "b");
+        let calls = [
+            vec![ask(a, 1, 4, 10), ask(b, 1, 1, 100)],
+            vec![ask(a, 1, 7, 10), ask(b, 1, 1, 100)],
+            vec![ask(a, 1, i64::MAX, 10)],
+            vec![ask(a, 1, 6, 10), ask(b, 1, 99, 100)],
+            vec![ask(b, 1, 100, 100)],
+            vec![ask(a, 1, 0, 10)],
+        ];
+        // All are sent before the task has its turn.
+        let outcomes = join_all(calls.iter().map(|asks| shared.reserve(asks.clone()))).await;
+        let full = |used| Ok(Outcome::Full { place: 0, used });
+        let expected = [
+            Ok(Outcome::Reserved(vec![4, 1])),
+            full(4),
+            full(4),
+            Ok(Outcome::Reserved(vec![10, 100])),
+            full(100),
+            Ok(Outcome::Reserved(vec![10])),
+        ];
+        assert_eq!(outcomes, expected);
+        assert_eq!(counted(&store).await, HashMap::from([(a.to_owned(), 10), (b.to_owned(), 100)]));
+        let settle = |ask: Ask, used| Settlement { counter: ask.counter, end: ask.end, reserved: ask.amount, used };
+        shared.settle(vec![settle(ask(a, 1, 4, 10), 1), settle(ask(b, 1, 1, 100), 51), settle(ask("c", -9, 0, 0), 7)]);
+        shared.finish().await;
+        let expected = HashMap::from([(a.to_owned(), 7), (b.to_owned(), 150)]);
+        assert_eq!(counted(&store).await, expected, "and nothing of windows that are over");
+    }
+
+    #[tokio::test]
+    async fn whoever_stops_waiting_has_reserved_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::temporary(folder.path()).await;
+        let shared = Arc::new(Shared::new(store.clone()));
+        for milliseconds in [0, 0, 1, 1, 2, 3, 5, 8] {
+            let waiting = join_all((0..20).map(|_| shared.reserve(vec![ask("a", 1, 3, 100_000)])));
+            let _ = timeout(Duration::from_millis(milliseconds), waiting).await;
+        }
+        let kept = shared.reserve(vec![ask("a", 1, 5, 100_000)]).await;
+        assert!(matches!(kept, Ok(Outcome::Reserved(_))));
+        shared.finish().await;
+        shared.finish().await;
+        let left = counted(&store).await["a"];
+        assert!(left == 5 || (left - 5) % 60 == 0, "whole groups that were waited for: {left}");
+    }
+
+    #[tokio::test]
+    async fn without_a_store_nothing_is_reserved() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::temporary(folder.path()).await;
+        let shared = Shared::new(store.clone());
+        store.close().await;
+        assert_eq!(shared.reserve(vec![ask("a", 1, 1, 10)]).await, Err(Unreachable));
+    }
 }

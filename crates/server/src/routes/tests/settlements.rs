@@ -12,11 +12,13 @@ use super::fake::{Fake, Script};
 use super::limits::{ENDPOINTS, ask, in_one_minute, limit, serve};
 use super::send;
 use super::stored::{ADMIN, Stored};
-use crate::endpoints::Task;
-use crate::policy::limits::{Budget, Budgets, Owner, Price, Prices};
+use crate::endpoints::{Endpoint, ServedEntity, Task};
+use crate::policy::Policies;
+use crate::policy::limits::{Budget, Budgets, Owner, Price, Prices, rules};
 use crate::providers::ProviderError;
 use crate::serve::App;
 use crate::store::PrincipalKind;
+use crate::wire::serving::RateLimit;
 
 /// Tokens that are taken for those of [`ask`]'s prompt, and that the model says it has read and written.
 const PROMPT: i64 = 10;
@@ -158,6 +160,29 @@ async fn every_route_to_a_model_counts_once() {
             assert_eq!(left, 99 - number, "{path}");
             assert!(answer.header("x-ratelimit-remaining-tokens").is_some(), "{path}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_falls_back_counts_once_with_what_has_answered() {
+    in_one_minute().await;
+    let stored = Stored::new().await;
+    let app = &stored.app;
+    let entity = |name: &str, script| {
+        ServedEntity::new(name.to_owned(), name.to_owned(), std::sync::Arc::new(Fake::with(script)))
+    };
+    let failing = Script::Break(ProviderError::Failed("x".into()));
+    let entities = vec![(entity("first", failing), 100), (entity("second", Script::Greet), 0)];
+    let limits: Vec<RateLimit> =
+        serde_json::from_value(json!([{"calls": 10, "tokens": 500, "renewal_period": "minute"}])).unwrap();
+    let policies = Policies { falls_back: true, ..Policies::limited(rules("limits", &limits).unwrap()) };
+    let endpoint = Endpoint::of_parts("id".to_owned(), "talk".to_owned(), 0, entities);
+    app.endpoints().insert(endpoint.with_policies(policies)).unwrap();
+    for number in 1..=2 {
+        let answer = ask(app, ADMIN, "talk", json!({"max_tokens": 5})).await;
+        assert_eq!((answer.status.as_u16(), answer.header("served-model-name")), (200, Some("second")));
+        assert_eq!(answer.header("x-ratelimit-remaining-requests"), Some(&*(10 - number).to_string()));
+        assert_eq!(500 - tokens_left(app, "talk").await, USED * number);
     }
 }
 
