@@ -4,6 +4,7 @@ mod answer;
 mod bench;
 mod embed;
 mod file;
+mod guardrails;
 mod limits;
 mod list;
 mod load;

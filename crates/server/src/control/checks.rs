@@ -9,7 +9,8 @@ use super::endpoints::{Literal, stored};
 use super::hosting::SharedModels;
 use crate::endpoints::entity_name;
 use crate::error::{ApiError, ErrorKind};
-use crate::gate::Principal;
+use crate::gate::{Aides, Principal};
+use crate::policy::guardrails;
 use crate::providers::external::ExternalModel;
 use crate::store::now;
 use crate::wire::external::SecretReference;
@@ -208,15 +209,15 @@ pub(crate) fn no_mail(notifications: &EmailNotifications) -> Result<(), FieldErr
     Err(FieldError::unsupported_value("email_notifications", " with addresses"))
 }
 
-/// The policies, if all of them can be kept to.
-pub(super) fn gateway(gateway: Option<AiGateway>) -> Result<Option<AiGateway>, FieldError> {
+/// The policies, if all of them can be kept to; `aides` are the endpoints that the server itself may ask.
+pub(super) fn gateway(gateway: Option<AiGateway>, aides: &Aides) -> Result<Option<AiGateway>, FieldError> {
     let Some(policies) = &gateway else { return Ok(None) };
     let unsupported = |field: &str, detail| Err(FieldError::unsupported_value(format!("ai_gateway.{field}"), detail));
     if policies.rate_limits.as_ref().is_some_and(|limits| !limits.is_empty()) {
         return unsupported("rate_limits", " with limits");
     }
-    if policies.guardrails.as_ref().is_some_and(asks_for_something) {
-        return unsupported("guardrails", " that guard something");
+    if let Some(fields) = &policies.guardrails {
+        guardrails::check(fields, aides, "ai_gateway.guardrails")?;
     }
     if policies.inference_table_config.as_ref().is_some_and(asks_for_something) {
         return unsupported("inference_table_config", " with `enabled`: true");

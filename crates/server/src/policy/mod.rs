@@ -6,6 +6,7 @@
 
 mod call;
 mod fallback;
+pub mod guardrails;
 mod rest;
 mod way;
 
@@ -14,6 +15,10 @@ pub use fallback::{Passed, ServedBy};
 pub use rest::Rest;
 pub use way::Served;
 
+use std::sync::{Arc, Weak};
+
+use self::guardrails::Guardrails;
+use crate::gate::Gate;
 use crate::wire::serving::AiGateway;
 
 /// What an endpoint keeps to.
@@ -21,11 +26,16 @@ use crate::wire::serving::AiGateway;
 pub struct Policies {
     /// Whether another entity is asked where one fails.
     pub falls_back: bool,
+    /// What may not be said; `None` where everything may.
+    pub guardrails: Option<Arc<Guardrails>>,
 }
 
 impl Policies {
-    /// Those of a checked configuration.
-    pub(crate) fn of(gateway: &AiGateway) -> Self {
-        Self { falls_back: gateway.fallback_config.is_some_and(|fallback| fallback.enabled) }
+    /// Those of a checked configuration, on endpoints behind `gate`.
+    pub(crate) fn of(gateway: &AiGateway, gate: &Weak<Gate>) -> Self {
+        Self {
+            falls_back: gateway.fallback_config.is_some_and(|fallback| fallback.enabled),
+            guardrails: gateway.guardrails.as_ref().and_then(|fields| Guardrails::of(fields, gate)),
+        }
     }
 }

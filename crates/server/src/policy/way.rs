@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::guardrails::Watch;
 use super::{Call, ServedBy, fallback};
 use crate::endpoints::Task;
 use crate::error::{ApiError, ErrorKind};
@@ -72,9 +73,15 @@ impl Allowed<Query> {
         if streamed {
             self.draft().streaming();
         }
+        let (call, watch) = self.admit(call).await?;
         let asked = Instant::now();
         let Served { answer, by } = self.ask(call, streamed).await?;
-        let answer = self.draft().streamed(metrics::measured(answer, self.endpoint().name(), asked));
+        let answer = metrics::measured(answer, self.endpoint().name(), asked);
+        let answer = match watch {
+            Some(watch) => watch.over(answer),
+            None => answer,
+        };
+        let answer = self.draft().streamed(answer);
         Ok(Served { answer, by })
     }
 
@@ -84,14 +91,23 @@ impl Allowed<Query> {
         call: C,
         tokens: impl Fn(&C::Answer) -> usize,
     ) -> Result<Served<C::Answer>, ApiError> {
+        let (call, _) = self.admit(call).await?;
         let asked = self.ask(call, false);
         let served = metrics::measured_call(asked, self.endpoint().name(), |served| tokens(&served.answer)).await?;
         self.draft().count(Usage::new(tokens(&served.answer), 0));
         Ok(served)
     }
 
-    async fn ask<C: Call>(&self, call: C, streamed: bool) -> Result<Served<C::Answer>, ProviderError> {
+    /// The call as a model may read it, and what is to be done with its answer.
+    async fn admit<C: Call>(&self, call: C) -> Result<(C, Option<Watch>), ProviderError> {
         self.draft().read(&call);
+        match &self.endpoint().policies().guardrails {
+            Some(guardrails) => guardrails.admit(call).await,
+            None => Ok((call, None)),
+        }
+    }
+
+    async fn ask<C: Call>(&self, call: C, streamed: bool) -> Result<Served<C::Answer>, ProviderError> {
         let endpoint = self.endpoint();
         let order = fallback::order(endpoint, endpoint.policies());
         let note = |by: &ServedBy| self.draft().served_by(by);
