@@ -31,7 +31,7 @@ const CATEGORIES: [&str; 14] = [
 ];
 
 /// A judge's category that has no code in [`CATEGORIES`], or none at all.
-const UNKNOWN: &str = "unsafe";
+const UNKNOWN: &str = "other";
 
 /// Longest verdict, in tokens: all codes fit into it.
 const TOKENS: usize = 64;
@@ -66,16 +66,18 @@ pub(super) async fn judged(
             AnswerEvent::Finished { .. } => {}
         }
     }
-    verdict(&text).ok_or_else(|| Aides::failed("judge", &"its answer begins neither with `safe` nor with `unsafe`"))
+    verdict(&text).ok_or_else(|| Aides::failed("judge", &"there is no verdict in its first line"))
 }
 
 /// What the text says; `None` where it says nothing.
 fn verdict(text: &str) -> Option<Vec<(&'static str, bool, f32)>> {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    match lines.next()?.to_ascii_lowercase().as_str() {
-        "safe" => return Some(Vec::new()),
-        "unsafe" => {}
-        _ => return None,
+    let word = lines.next()?.to_ascii_lowercase();
+    if word == "safe" {
+        return Some(Vec::new());
+    }
+    if word.strip_prefix("un") != Some("safe") {
+        return None;
     }
     let codes: Vec<&str> = lines.next().unwrap_or_default().split(',').map(str::trim).collect();
     let place = |code: &str| -> Option<usize> { code.strip_prefix(['S', 's'])?.parse::<usize>().ok()?.checked_sub(1) };
@@ -107,7 +109,7 @@ mod tests {
         assert_eq!(reasons("unsafe\nS1"), ["violent-crimes"]);
         assert_eq!(reasons("\n unsafe\n S10,S2 \n"), ["non-violent-crimes", "hate"]);
         for text in ["unsafe", "unsafe\nS99", "unsafe\nO3", "unsafe\nS0"] {
-            assert_eq!(reasons(text), ["unsafe"], "{text}");
+            assert_eq!(reasons(text), ["other"], "{text}");
         }
         for text in ["", "\n", "I think this is safe", "safe, mostly", "unsafe: S1", "not safe"] {
             assert_eq!(verdict(text), None, "{text}");

@@ -122,7 +122,7 @@ impl Guardrails {
             Which::Input => &self.input,
             Which::Output => &self.output,
         };
-        Scanner { personal: side.scanner.personal, keywords: Keywords::default() }.scan(text).text
+        side.masks().scan(text).text
     }
 
     /// The call as the model may read it, and what is to be done with its answer.
@@ -140,6 +140,8 @@ impl Guardrails {
                 return Err(ProviderError::invalid(field, text));
             }
             call = self.searched(call).await?;
+        }
+        if self.input.is_judged() {
             let said = vec![ChatMessage::text(Role::User, transcript(&call))];
             if let Some(refusal) = self.input.judged(call.asked(), said, call.deadline()).await? {
                 return Err(Refusal { said: anonymous(call), ..refusal }.error(Which::Input));
@@ -156,6 +158,7 @@ impl Guardrails {
         }
         let mut bytes = 0;
         call.each(&mut |text| bytes += text.len());
+        call.each_other(&mut |text| bytes += text.len());
         if bytes <= SEARCHED_AT_ONCE {
             return self.input.search(call);
         }
@@ -166,32 +169,42 @@ impl Guardrails {
 }
 
 impl Side {
+    /// What is masked on this side, for texts in which nothing is refused.
+    fn masks(&self) -> Scanner {
+        Scanner { personal: self.scanner.personal, keywords: Keywords::default() }
+    }
+
     fn search<C: Texts>(&self, mut call: C) -> Result<C, ProviderError> {
         let (mut personal, mut keyword) = (false, false);
         call.each(&mut |text| {
             let scanned = self.scanner.scan(text);
             personal |= !scanned.labels.is_empty();
             keyword |= scanned.keyword;
-            if let Cow::Owned(masked) = scanned.text {
-                *text = masked;
-            }
+            replace(text, scanned.masked());
         });
-        if !keyword && !(personal && self.blocks) {
-            return Ok(call);
-        }
-        let refusal = if keyword { Refusal::keyword() } else { Refusal::default() };
+        // A word of a schema, or who is said to ask, is no reason to refuse anything.
+        let masks = self.masks();
+        call.each_other(&mut |text| replace(text, masks.scan(text).masked()));
+        let refusal = match (keyword, personal && self.blocks) {
+            (true, _) => Refusal::keyword(),
+            (false, true) => Refusal::default(),
+            (false, false) => return Ok(call),
+        };
         Err(Refusal { personal, said: anonymous(call), ..refusal }.error(Which::Input))
+    }
+}
+
+/// Puts the text with masks, if there are any, in the place of the one without.
+fn replace(text: &mut String, masked: Option<String>) {
+    if let Some(masked) = masked {
+        *text = masked;
     }
 }
 
 /// What is said in a call, with every mask there is.
 fn anonymous(mut call: impl Texts) -> Vec<(Role, String)> {
     let scanner = Scanner { personal: true, keywords: Keywords::default() };
-    call.each(&mut |text| {
-        if let Cow::Owned(masked) = scanner.scan(text).text {
-            *text = masked;
-        }
-    });
+    call.each(&mut |text| replace(text, scanner.scan(text).masked()));
     call.said()
 }
 

@@ -48,6 +48,9 @@ impl Scanner {
 
     /// The first thing at or after the byte `from`. `ended`: nothing comes after `text`.
     pub(super) fn next(&self, text: &str, from: usize, ended: bool) -> Step {
+        if self.is_idle() {
+            return Step::Clear(text.len());
+        }
         for (at, letter) in self.places(text, from) {
             match self.look(text, at, letter, ended) {
                 Look::Nothing => {}
@@ -115,9 +118,6 @@ impl Scanner {
     /// A whole text with masks, the labels of what is under them, and whether a keyword is in it.
     pub(super) fn scan<'a>(&self, text: &'a str) -> Scanned<'a> {
         let mut scanned = Scanned { text: Cow::Borrowed(text), labels: Vec::new(), keyword: false };
-        if self.is_idle() {
-            return scanned;
-        }
         let (mut masked, mut from) = (String::new(), 0);
         loop {
             match self.next(text, from, true) {
@@ -151,4 +151,14 @@ pub(super) struct Scanned<'a> {
     pub(super) labels: Vec<Label>,
     /// Whether a keyword is in it.
     pub(super) keyword: bool,
+}
+
+impl Scanned<'_> {
+    /// The text, if it is another one now.
+    pub(super) fn masked(self) -> Option<String> {
+        match self.text {
+            Cow::Owned(masked) => Some(masked),
+            Cow::Borrowed(_) => None,
+        }
+    }
 }

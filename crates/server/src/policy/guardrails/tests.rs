@@ -1,3 +1,5 @@
+//! What callers see of guarded answers, against what they would see of whole ones.
+
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -327,24 +329,24 @@ fn nothing_to_guard_is_no_guardrail() {
     }
 }
 
-/// Not a test of time: it says how fast a long text is searched.
+/// What is searched again and again comes to an end all the same.
 #[test]
-fn a_long_text_is_searched_in_linear_time() {
+fn long_rows_of_what_is_almost_something_are_searched() {
     let guardrails =
-        guardrails(json!({"input": {"pii": {"behavior": "MASK"}, "invalid_keywords": ["falcon", "project titan"]}}));
+        guardrails(json!({"input": {"pii": {"behavior": "MASK"}, "invalid_keywords": ["aa b", "project titan"]}}));
     let prose =
         "On 3 May 2024 at 10:15 the committee met in room 12; Ann (ann@example.org) said that 415-555-2671 is old. ";
-    for (name, text) in [
-        ("prose", prose.repeat(1000)),
-        ("digits", "1 ".repeat(50_000)),
-        ("dots", "a.".repeat(50_000)),
-        ("numbers", "4111 1111 1111 1112 ".repeat(5_000)),
-        ("one word", "a".repeat(100_000)),
+    for (piece, personal) in [
+        (prose, 2),
+        ("1 ", 0),
+        ("a.", 0),
+        ("4111 1111 1111 1112 ", 0),
+        ("a", 0),
+        ("ab:cd:", 0),
+        ("415-555-", 0),
+        ("aa ", 0),
     ] {
-        let begun = Instant::now();
-        let scanned = guardrails.input.scanner.scan(&text);
-        let seconds = begun.elapsed().as_secs_f64();
-        println!("{name}: {:.1} MB/s", text.len() as f64 / seconds / 1e6);
-        assert_eq!(scanned.labels.len(), if name == "prose" { 2000 } else { 0 });
+        let count = 20_000 / piece.len();
+        assert_eq!(guardrails.input.scanner.scan(&piece.repeat(count)).labels.len(), personal * count, "{piece}");
     }
 }

@@ -10,9 +10,12 @@ use crate::wire::chat::Role;
 
 /// A call as guardrails see it.
 pub(crate) trait Texts {
-    /// Shows every text that a model, or another provider, is to read to `each`, which may change it. Names of functions and
-    /// ids are no texts, and images are not looked into.
+    /// Shows every text that is said to the model to `each`, which may change it: of messages, prompts, documents, calls and
+    /// what functions do. Names of functions and ids are no texts, and images are not looked into.
     fn each(&mut self, each: &mut dyn FnMut(&mut String));
+
+    /// Shows whatever else the model, or another provider, is to read to `each`: schemas, and the fields as they were sent.
+    fn each_other(&mut self, each: &mut dyn FnMut(&mut String));
 
     /// What is said, and by whom, in order.
     fn said(&self) -> Vec<(Role, String)>;
@@ -40,6 +43,11 @@ impl Texts for ChatCall {
         }
         for function in self.tools.iter_mut().flat_map(|tools| &mut tools.functions) {
             each(&mut function.description);
+        }
+    }
+
+    fn each_other(&mut self, each: &mut dyn FnMut(&mut String)) {
+        for function in self.tools.iter_mut().flat_map(|tools| &mut tools.functions) {
             each_text(&mut function.parameters, each);
         }
         given(&mut self.generation, each);
@@ -75,6 +83,9 @@ impl Texts for ChatCall {
 impl Texts for CompletionCall {
     fn each(&mut self, each: &mut dyn FnMut(&mut String)) {
         self.prompts.iter_mut().for_each(|prompt| of_prompt(prompt, each));
+    }
+
+    fn each_other(&mut self, each: &mut dyn FnMut(&mut String)) {
         given(&mut self.generation, each);
     }
 
@@ -105,6 +116,8 @@ impl Texts for EmbeddingCall {
         self.inputs.iter_mut().for_each(|input| of_prompt(input, each));
     }
 
+    fn each_other(&mut self, _each: &mut dyn FnMut(&mut String)) {}
+
     fn said(&self) -> Vec<(Role, String)> {
         self.instruction.as_deref().into_iter().chain(self.asked()).map(said_by_user).collect()
     }
@@ -131,6 +144,8 @@ impl Texts for RerankCall {
         each(&mut self.query);
         self.documents.iter_mut().for_each(each);
     }
+
+    fn each_other(&mut self, _each: &mut dyn FnMut(&mut String)) {}
 
     fn said(&self) -> Vec<(Role, String)> {
         let texts = std::iter::once(self.query.as_str()).chain(self.documents.iter().map(String::as_str));

@@ -11,15 +11,18 @@ use crate::providers::{Cut, EmbeddingCall, Prompt, ProviderError};
 pub(super) struct Topics {
     topics: Vec<String>,
     /// By the entity whose model has made them: another one's would mean something else.
-    vectors: Mutex<Option<(String, Arc<Vec<Vec<f32>>>)>>,
+    vectors: Mutex<Option<MadeBy>>,
 }
+
+/// Vectors, and the id of what has made them.
+type MadeBy = (String, Arc<Vec<Vec<f32>>>);
 
 impl Topics {
     pub(super) fn new(topics: Vec<String>) -> Self {
         Self { topics, vectors: Mutex::default() }
     }
 
-    fn known(&self) -> Option<(String, Arc<Vec<Vec<f32>>>)> {
+    fn known(&self) -> Option<MadeBy> {
         // What is in it is replaced as a whole.
         self.vectors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

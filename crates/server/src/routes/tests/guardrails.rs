@@ -92,13 +92,19 @@ async fn texts_to_embed_and_to_rank_are_read_too() {
     assert_eq!(document(&embed(json!({"input": ["a", "Falcon"]})).await)["finishReason"], "input_guardrail_triggered");
     let answer = embed(json!({"input": [1, 2]})).await;
     assert!(answer.status == 400 && answer.body.contains("`input`"), "{}", answer.body);
-    for (query, text) in [("falcon", "a"), ("a", "falcon")] {
+    let stored =
+        guarded("ranks", json!({"input": {"pii": {"behavior": "MASK"}, "invalid_keywords": ["falcon"]}})).await;
+    for (query, text, is_refused) in
+        [("ann@example.org", "a", false), ("a", "ann@example.org", false), ("falcon", "a", true), ("a", "falcon", true)]
+    {
         let body = json!({"model": "guarded", "query": query, "documents": ["b", text]});
-        let answer = stored
-            .call("POST", "/serving-endpoints/guarded/invocations", json!({"query": query, "documents": ["b", text]}))
-            .await;
-        // An embedding endpoint ranks nothing, which is told first.
-        assert_eq!(answer.status, 400, "{body}");
+        let answer = stored.call("POST", "/v1/rerank", body).await;
+        if is_refused {
+            assert!(answer.status == 400 && answer.body.contains("input_guardrail"), "{}", answer.body);
+        } else {
+            // The model saw a mask.
+            assert_eq!(answer.json()["results"][0]["relevance_score"], 0.5, "{}", answer.body);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) fn model(name: &str) -> Option<Scripted> {
         "mirror" => Some(Scripted::Mirror),
         "judge" => Some(Scripted::Judge),
         "topics" => Some(Scripted::Topics),
+        "ranks" => Some(Scripted::Ranks),
         _ => None,
     }
 }
@@ -30,6 +31,8 @@ pub(super) enum Scripted {
     Judge,
     /// Knows texts about bills from others.
     Topics,
+    /// Ranks nothing in which there is no mask.
+    Ranks,
 }
 
 fn pieces(text: &str) -> Vec<String> {
@@ -62,7 +65,11 @@ fn called(arguments: &str) -> Answer {
 
 impl Provider for Scripted {
     fn task(&self) -> Option<Task> {
-        Some(if matches!(self, Self::Topics) { Task::Embeddings } else { Task::Chat })
+        Some(match self {
+            Self::Topics => Task::Embeddings,
+            Self::Ranks => Task::Rerank,
+            Self::Parrot | Self::Mirror | Self::Judge => Task::Chat,
+        })
     }
 
     fn model_name(&self) -> &str {
@@ -77,7 +84,7 @@ impl Provider for Scripted {
             Self::Judge if last.contains("riddle") => said(&["I do not know.".to_owned()]),
             Self::Judge if last.contains("bomb") => said(&["\n\nunsafe\nS9".to_owned()]),
             Self::Judge => said(&["\n\nsafe".to_owned()]),
-            Self::Mirror | Self::Topics => said(&[format!("{call:?}")]),
+            Self::Mirror | Self::Topics | Self::Ranks => said(&[format!("{call:?}")]),
         };
         async move { Ok(answer) }.boxed()
     }
@@ -97,7 +104,8 @@ impl Provider for Scripted {
     }
 
     fn rerank(&self, call: RerankCall) -> BoxFuture<'_, Result<Scores, ProviderError>> {
-        let logits = vec![0.0; call.documents.len()];
+        let logit = if format!("{call:?}").contains("<EMAIL_ADDRESS>") { 0.0 } else { -9.0 };
+        let logits = vec![logit; call.documents.len()];
         async move { Ok(Scores { logits, prompt_tokens: 9 }) }.boxed()
     }
 }

@@ -54,5 +54,5 @@ fn has_check_digit(digits: &str) -> bool {
             let weighed = if place % 2 == 1 { digit * 2 } else { digit };
             sum + weighed / 10 + weighed % 10
         });
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }

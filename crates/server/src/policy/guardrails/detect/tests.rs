@@ -1,3 +1,5 @@
+//! The detectors on texts of ours and of others.
+
 use std::cell::Cell;
 
 use super::*;
@@ -295,6 +297,5 @@ fn as_much_is_found_as_is_said_and_as_little_beside_it() {
         let (recall, precision) = (share(found[at], known[at]), share(right[at], all[at]));
         let (least, purest) = BOUNDS[at];
         assert!(recall >= least && precision >= purest, "{label:?}: recall {recall:.3}, precision {precision:.3}");
-        println!("{label:?}: recall {recall:.3} of {}, precision {precision:.3} of {}", known[at], all[at]);
     }
 }
