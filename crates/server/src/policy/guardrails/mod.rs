@@ -40,7 +40,7 @@ use crate::wire::chat::Role;
 use crate::wire::guardrails::{Behavior, GuardrailFields, SideFields};
 
 /// Bytes of texts that are searched on the spot; more are searched where that stops nobody else.
-const SEARCHED_AT_ONCE: usize = 256 << 10;
+const SEARCHED_AT_ONCE: usize = 64 << 10;
 
 /// The guardrails of an endpoint.
 #[derive(Debug)]

@@ -181,6 +181,29 @@ proptest! {
     }
 
     #[test]
+    fn a_stream_stops_before_a_keyword_however_it_is_cut(
+        pieces in prop::collection::vec(
+            prop_oneof![piece(), prop::sample::select(&["Falcon", "PROJECT", " titan", "falconry", " "][..]).prop_map(str::to_owned)], 0..12
+        ),
+        places in places(),
+    ) {
+        let guardrails = guardrails(json!({
+            "output": {"pii": {"behavior": "MASK"}, "invalid_keywords": ["falcon", "project titan"]}
+        }));
+        let whole = pieces.concat();
+        let mut events: Vec<_> = cut(&whole, &places).into_iter().map(|piece| event(0, text(&piece))).collect();
+        events.push(finished(0));
+        let mut events = watched(&guardrails, events);
+        let scanned = guardrails.output.scanner.scan(&whole);
+        let is_refused = events.pop_if(|event| event.is_err()).is_some();
+        prop_assert_eq!(is_refused, scanned.keyword);
+        let seen = shown(&events, 1).0.remove(0);
+        prop_assert!(scanned.text.starts_with(&seen), "{:?} of {:?}", seen, scanned.text);
+        prop_assert!(!guardrails.output.scanner.scan(&seen).keyword, "{}", seen);
+        prop_assert!(is_refused || seen == scanned.text);
+    }
+
+    #[test]
     fn arguments_stay_json_with_the_masks_of_their_texts(value in arguments(), places in places(), ascii in any::<bool>()) {
         let guardrails = masking();
         let mut written = value.to_string();
@@ -295,6 +318,20 @@ fn an_answer_goes_on_from_its_prompt() {
     let echo = Ok(AnswerEvent::Echo { index: 0, delta: text("Mail john@") });
     let events = watched(&masking(), vec![echo, event(0, text("example.org")), finished(0)]);
     assert_eq!(shown(&events, 1).0[0], "Mail <EMAIL_ADDRESS>");
+}
+
+#[test]
+fn an_answer_that_is_json_stays_json() {
+    let mut call = call(json!({}));
+    let source = hearth_engine::text::grammar::GrammarSource::JsonObject;
+    call.generation.grammar = Some(crate::providers::AskedGrammar { field: "response_format", source });
+    let watch = Watch::of(&masking(), &call).unwrap().unwrap();
+    let pieces = [r#"{"card": 411111111"#, r#"1111111, "mail": "ann\u0040exam"#, r#"ple.org\n"}"#];
+    let mut events: Vec<_> = pieces.into_iter().map(|piece| event(0, text(piece))).collect();
+    events.push(finished(0));
+    let answer = watch.over(Answer { choices: 1, events: stream::iter(events).boxed() });
+    let events: Vec<_> = answer.events.collect::<Vec<_>>().now_or_never().unwrap();
+    assert_eq!(shown(&events, 1).0[0], r#"{"card": "<CREDIT_CARD>", "mail": "<EMAIL_ADDRESS>\n"}"#);
 }
 
 #[test]
