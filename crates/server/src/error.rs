@@ -90,6 +90,8 @@ pub enum ErrorKind {
         /// Seconds after which it wants to be asked again.
         retry_after: Option<u16>,
     },
+    /// A guardrail does not let it through.
+    Guarded,
     /// The server's own failure.
     Internal,
 }
@@ -144,6 +146,7 @@ impl ErrorKind {
             Self::Timeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "timeout_error", Some("request_timeout"), "DEADLINE_EXCEEDED")
             }
+            Self::Guarded => (BAD, INVALID, Some("content_filter"), "BAD_REQUEST"),
             Self::Upstream { status, .. } => upstream(status),
             Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), "INTERNAL_ERROR")
@@ -203,6 +206,11 @@ impl ApiError {
         Self { detail: Some(detail.into()), ..Self::new(ErrorKind::Internal, message) }
     }
 
+    /// What a guardrail does not let through; the message is a whole document, however long it is.
+    pub fn guarded(document: String) -> Self {
+        Self { kind: ErrorKind::Guarded, message: document, field: None, detail: None }
+    }
+
     /// Something that the server needs does not answer: `detail` goes to the log and not to the caller.
     pub fn unavailable(message: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { detail: Some(detail.into()), ..Self::new(ErrorKind::Unavailable, message) }
@@ -231,10 +239,12 @@ impl ApiError {
     /// Writes the error to the log: the server's own failures as errors, the caller's as notes.
     pub fn log(&self) {
         let (status, detail) = (self.status().as_u16(), self.detail().unwrap_or_default());
+        // What was said is nobody's to read.
+        let error = if self.kind == ErrorKind::Guarded { "a guardrail does not let it through" } else { &self.message };
         if self.status().is_server_error() {
-            tracing::error!(status, detail, error = self.message, "the request failed");
+            tracing::error!(status, detail, error, "the request failed");
         } else {
-            tracing::info!(status, error = self.message, "the request was refused");
+            tracing::info!(status, error, "the request was refused");
         }
     }
 

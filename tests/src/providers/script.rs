@@ -98,6 +98,9 @@ pub(super) fn reply(asked: &Asked) -> Reply {
         call("now", "{}".to_owned());
     }
     match text.as_str() {
+        text if asked.model == "judge" => {
+            said(if text.contains("bomb") { "\n\nunsafe\nS9" } else { "\n\nsafe" }.to_owned(), End::Stop)
+        }
         _ if !calls.is_empty() => Reply { text: "Let me see. ".to_owned(), calls, end: End::Calls },
         "refuse" => said("I would".to_owned(), End::Refusal),
         "long" => said("a long answ".to_owned(), End::Length),

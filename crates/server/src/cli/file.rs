@@ -181,7 +181,7 @@ mod tests {
         let line = ["hearth", "serve"].iter().chain(flags);
         let matches = command.try_get_matches_from(line).map_err(|error| error.to_string())?;
         match Cli::from_arg_matches(&matches).unwrap().command {
-            Command::Serve(arguments) => Ok(arguments),
+            Command::Serve(arguments) => Ok(*arguments),
             _ => panic!("`serve` was asked for"),
         }
     }

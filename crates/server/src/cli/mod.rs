@@ -5,6 +5,7 @@ mod bench;
 mod embed;
 mod external;
 mod file;
+mod guardrails;
 mod limits;
 mod list;
 mod load;
@@ -38,7 +39,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve models over HTTP
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Answer one prompt, or chat at the terminal
     Run(run::Arguments),
     /// Embed texts: one JSON array a line

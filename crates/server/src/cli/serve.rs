@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::external::ExternalArguments;
 use super::file::budgets;
+use super::guardrails::GuardrailArguments;
 use super::limits::LimitArguments;
 use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
 use super::logs::LogArguments;
@@ -84,6 +85,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     external: ExternalArguments,
     #[command(flatten)]
+    guardrails: GuardrailArguments,
+    #[command(flatten)]
     load: LoadArguments,
 }
 
@@ -110,7 +113,7 @@ impl Arguments {
         let (host, port, origins) = (self.host, self.port, self.cors_origins.clone());
         let connections = ConnectionLimits { most: self.max_connections as usize, ..ConnectionLimits::default() };
         let settings = ServeSettings { host, port, connections, tls, origins, ..ServeSettings::from_environment() };
-        Ok(self.limits.settings(self.state.settings(settings)).check()?)
+        Ok(self.guardrails.settings(self.limits.settings(self.state.settings(settings))).check()?)
     }
 
     /// What is declared in the configuration file, with the models that are named here; where neither names any, the default.

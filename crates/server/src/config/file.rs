@@ -211,13 +211,14 @@ impl Check<'_> {
             Value::String(text) => Some(text),
             Value::Integer(number) => Some(number.to_string()),
             Value::Boolean(flag) => Some(flag.to_string()),
-            Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
+            Value::Float(number) => Some(number.to_string()),
+            Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
         };
         let values = match value.into_inner() {
             Value::Array(list) => list.into_iter().map(text).collect(),
             value => text(value).map(|text| vec![text]),
         };
-        let problem = || format!("`{name}` must be a text, a whole number, true, false, or a list of texts");
+        let problem = || format!("`{name}` must be a text, a number, true, false, or a list of texts");
         let values = values.ok_or_else(|| self.wrong(span, problem()))?;
         Ok(Setting { name, values, place })
     }
@@ -472,7 +473,7 @@ output = 10
         for (text, expected) in [
             ("[server\nport = 1", "1:8: "),
             ("[server]\nport = 1\nport = 2", "3:1: duplicate key"),
-            ("[server]\nport = 1.5", "2:8: `port` must be a text, a whole number"),
+            ("[server]\nport = 2026-01-01", "2:8: `port` must be a text, a number"),
             ("[server]\ncors_origin = [[\"a\"]]", "2:15: `cors_origin` must be"),
             ("[sever]\nport = 1", "1:2: unknown field `sever`, expected one of"),
             ("[[endpoints]]\nname = \"a\"", "1:1: missing field `model`"),

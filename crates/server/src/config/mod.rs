@@ -14,7 +14,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use file::{ConfigFile, Declared, DeclaredEndpoint, DeclaredPrincipal, FileError, Place, PrincipalName, Setting};
 
-use crate::gate::{Access, Origin, Origins, TokenHash};
+use crate::endpoints::{EndpointError, check_name};
+use crate::gate::{Access, Aides, Origin, Origins, TokenHash};
 use crate::secrets::KeySource;
 use crate::store::StoreLocation;
 
@@ -59,6 +60,8 @@ pub struct ServeSettings {
     pub database: Option<String>,
     /// The sites whose pages may call from a browser.
     pub origins: Vec<Origin>,
+    /// The endpoints that guardrails ask.
+    pub aides: Aides,
     /// The certificate for TLS; none: connections are not encrypted.
     pub tls: Option<TlsFiles>,
     /// The key of secrets in base64, which goes before the one in the folder.
@@ -80,6 +83,7 @@ impl Default for ServeSettings {
             state: None,
             database: None,
             origins: Vec::new(),
+            aides: Aides::default(),
             tls: None,
             secrets_key: None,
         }
@@ -99,7 +103,10 @@ impl ServeSettings {
     pub fn check(self) -> Result<ServeConfig, ConfigError> {
         let token = self.token.map(checked_token).transpose()?;
         let token = token.map(|token| TokenHash::of(token.as_bytes()));
-        let access = Access { local: self.host.is_loopback(), token, origins: Origins::new(self.origins) };
+        let named = [&self.aides.judge, &self.aides.topics].into_iter().flatten();
+        named.map(String::as_str).try_for_each(check_name)?;
+        let access =
+            Access { local: self.host.is_loopback(), token, origins: Origins::new(self.origins), aides: self.aides };
         let limits = Limits {
             body: at_least_one("the longest request body", self.body_limit)?,
             bodies: at_least_one("the room for request bodies", self.bodies_limit)?,
@@ -229,6 +236,9 @@ pub enum ConfigError {
     /// The key of secrets is none.
     #[error("the key in {SECRETS_KEY_VARIABLE} must be 32 bytes in base64, as `openssl rand -base64 32` writes them")]
     SecretsKey,
+    /// An endpoint that guardrails are to ask cannot be.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// A limit of 0 refuses everything.
     #[error("{what} must be at least 1, not 0")]
     Zero {

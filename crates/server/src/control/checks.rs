@@ -9,8 +9,8 @@ use super::endpoints::{Literal, stored};
 use super::hosting::SharedModels;
 use crate::endpoints::entity_name;
 use crate::error::{ApiError, ErrorKind};
-use crate::gate::Principal;
-use crate::policy::limits;
+use crate::gate::{Aides, Principal};
+use crate::policy::{guardrails, limits};
 use crate::providers::external::ExternalModel;
 use crate::store::now;
 use crate::wire::external::SecretReference;
@@ -209,13 +209,17 @@ pub(crate) fn no_mail(notifications: &EmailNotifications) -> Result<(), FieldErr
     Err(FieldError::unsupported_value("email_notifications", " with addresses"))
 }
 
-/// The policies, if all of them can be kept to; those `before` stand until these do.
-pub(super) fn gateway(gateway: Option<AiGateway>, before: Option<&AiGateway>) -> Result<Option<AiGateway>, FieldError> {
+/// The policies, if all of them can be kept to; those `before` stand until these do, and `aides` are the endpoints that the server
+/// itself may ask.
+pub(super) fn gateway(
+    gateway: Option<AiGateway>,
+    before: Option<&AiGateway>,
+    aides: &Aides,
+) -> Result<Option<AiGateway>, FieldError> {
     let Some(policies) = &gateway else { return Ok(None) };
-    let unsupported = |field: &str, detail| Err(FieldError::unsupported_value(format!("ai_gateway.{field}"), detail));
     limits::rules("ai_gateway.rate_limits", policies.rate_limits.as_deref().unwrap_or_default())?;
-    if policies.guardrails.as_ref().is_some_and(asks_for_something) {
-        return unsupported("guardrails", " that guard something");
+    if let Some(fields) = &policies.guardrails {
+        guardrails::check(fields, aides, "ai_gateway.guardrails")?;
     }
     if let Some(table) = &policies.inference_table_config {
         inference_table(table, before.and_then(|before| before.inference_table_config.as_ref()))?;
@@ -239,21 +243,6 @@ fn inference_table(table: &InferenceTableFields, before: Option<&InferenceTableF
         }
     }
     Ok(())
-}
-
-/// Whether anything in it is more than off or empty.
-fn asks_for_something(value: &serde_json::Value) -> bool {
-    use serde_json::Value;
-    match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::String(text) => !text.is_empty() && text != "NONE",
-        Value::Array(items) => items.iter().any(asks_for_something),
-        Value::Object(fields) => match fields.get("enabled") {
-            Some(enabled) => *enabled != false,
-            None => fields.values().any(asks_for_something),
-        },
-        Value::Bool(true) | Value::Number(_) => true,
-    }
 }
 
 /// The tags after a change; `list` is the field of those that are added.

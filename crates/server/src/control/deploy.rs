@@ -109,7 +109,8 @@ impl ControlPlane {
             Endpoint::of_parts(record.id.clone(), record.name.clone(), seconds, entities.unwrap_or_default());
         let gateway = record.document.ai_gateway.as_ref();
         let tracked = gateway.and_then(|gateway| gateway.usage_tracking_config).is_none_or(|usage| usage.enabled);
-        let policies = gateway.map(Policies::of).unwrap_or_default();
+        let gate = Arc::downgrade(&self.inner.gate);
+        let policies = gateway.map(|gateway| Policies::of(gateway, &gate)).unwrap_or_default();
         // One that has never come up is not waited for: it may never.
         let awaited = record.document.config.is_some() && here.version.is_none();
         self.gate().registry().replace(endpoint.with_usage(tracked).with_policies(policies).awaited(awaited));

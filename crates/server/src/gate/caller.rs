@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
-use super::{Directory, Origins, Principal, TokenHash};
+use super::{Aides, Directory, Origins, Principal, TokenHash};
 use crate::error::{ApiError, ErrorKind};
 use crate::store::BUILT_IN_ADMIN;
 use crate::usage::Draft;
@@ -40,6 +40,8 @@ pub struct Access {
     pub token: Option<TokenHash>,
     /// The sites whose pages may call from a browser, besides those of this machine.
     pub origins: Origins,
+    /// The endpoints that the server itself may ask.
+    pub aides: Aides,
 }
 
 impl Access {

@@ -4,6 +4,7 @@
 //! [`Pass`], which nobody else can make, and the gate hands it on only as an [`Allowed`]. What only administrators may do
 //! takes an [`Admin`].
 
+mod aide;
 mod allowed;
 mod caller;
 mod directory;
@@ -15,6 +16,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use axum::http::HeaderMap;
 
+pub(crate) use aide::Aide;
+pub use aide::Aides;
 pub use allowed::{Admin, Allowed, Level, Manage, Query, View};
 pub use caller::{Access, Caller};
 pub use directory::{Directory, Grant};
@@ -109,6 +112,21 @@ impl Gate {
                 Err(ApiError::new(ErrorKind::Unavailable, format!("the model of endpoint `{name}` is still loading")))
             }
             Found::Nothing => Err(no_such_endpoint(name)),
+        }
+    }
+
+    /// The endpoint that the server itself asks for that.
+    ///
+    /// # Errors
+    /// 503 where it does not answer, or none is set.
+    pub(crate) fn aide(&self, aide: Aide) -> Result<Arc<Endpoint>, ApiError> {
+        let unset = || ApiError::new(ErrorKind::Unavailable, "the server's settings name no such endpoint");
+        let name = self.access.aides.name(aide).ok_or_else(unset)?;
+        match self.registry.find(name, Pass(())) {
+            Found::Ready(endpoint) => Ok(endpoint),
+            Found::Loading | Found::Nothing => {
+                Err(ApiError::new(ErrorKind::Unavailable, format!("the endpoint `{name}` does not answer yet")))
+            }
         }
     }
 

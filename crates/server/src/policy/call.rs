@@ -5,6 +5,7 @@ use std::future::Future;
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 
+use super::guardrails::Texts;
 use super::limits::Demand;
 use crate::providers::{
     Answer, AnswerEvent, ChatCall, CompletionCall, EmbeddingCall, Embeddings, Provider, ProviderError, RerankCall,
@@ -13,7 +14,7 @@ use crate::providers::{
 use crate::usage::Characters;
 
 /// A call of one of the tasks.
-pub(crate) trait Call: Characters + Demand + Clone + Send + Sync + 'static {
+pub(crate) trait Call: Characters + Demand + Texts + Clone + Send + Sync + 'static {
     /// What it is answered with.
     type Answer: Send;
 

@@ -122,6 +122,7 @@ fn is_passing(error: &ProviderError) -> bool {
         | ProviderError::OutOfRange { .. }
         | ProviderError::ContextLength { .. }
         | ProviderError::Late { .. }
+        | ProviderError::Guarded(_)
         | ProviderError::WrongTask(_) => false,
     }
 }

@@ -6,18 +6,21 @@
 
 mod call;
 mod fallback;
+pub mod guardrails;
 pub mod limits;
 mod rest;
 mod way;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 pub(crate) use call::Call;
 pub use fallback::{Passed, ServedBy};
 pub use rest::Rest;
 pub use way::Served;
 
+use self::guardrails::Guardrails;
 use self::limits::Rule;
+use crate::gate::Gate;
 use crate::payloads::InferenceTable;
 use crate::wire::serving::AiGateway;
 
@@ -30,6 +33,8 @@ pub struct Policies {
     pub table: Option<InferenceTable>,
     /// How much may be asked for in a minute.
     pub limits: Arc<[Rule]>,
+    /// What may not be said; `None` where everything may.
+    pub guardrails: Option<Arc<Guardrails>>,
 }
 
 impl Policies {
@@ -38,8 +43,8 @@ impl Policies {
         Self { limits: limits.into(), ..Self::default() }
     }
 
-    /// Those of a checked configuration.
-    pub(crate) fn of(gateway: &AiGateway) -> Self {
+    /// Those of a checked configuration, on endpoints behind `gate`.
+    pub(crate) fn of(gateway: &AiGateway, gate: &Weak<Gate>) -> Self {
         let limits = limits::rules("ai_gateway.rate_limits", gateway.rate_limits.as_deref().unwrap_or_default());
         let table = gateway.inference_table_config.as_ref().filter(|table| table.enabled);
         Self {
@@ -47,6 +52,7 @@ impl Policies {
             table: table.map(|table| InferenceTable { sampling_fraction: table.sampling_fraction.unwrap_or(1.0) }),
             // They were checked before they were stored.
             limits: limits.map(Arc::from).unwrap_or_default(),
+            guardrails: gateway.guardrails.as_ref().and_then(|fields| Guardrails::of(fields, gate)),
         }
     }
 }

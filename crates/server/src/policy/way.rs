@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use serde_json::Value;
+
+use super::guardrails::Watch;
 use super::{Call, ServedBy, fallback};
 use crate::endpoints::Task;
 use crate::error::{ApiError, ErrorKind};
@@ -26,10 +29,17 @@ impl Allowed<Query> {
     ///
     /// # Errors
     /// 400 where the endpoint does something else.
-    pub fn begin(&self, wanted: Task, fields: &JsonObject) -> Result<(), ApiError> {
+    pub async fn begin(&self, wanted: Task, fields: &JsonObject) -> Result<(), ApiError> {
         let endpoint = self.endpoint();
         self.draft().open(self.caller().principal(), endpoint);
-        self.draft().asked(fields);
+        if self.draft().keeps_payload() {
+            let body = Value::Object(fields.clone());
+            let body = match &endpoint.policies().guardrails {
+                Some(guardrails) => guardrails.redacted(body).await,
+                None => body,
+            };
+            self.draft().asked(body.to_string());
+        }
         // What a model does that has never been loaded shows when it is: it refuses what it does not do.
         if let Some(task) = endpoint.task().filter(|task| !task.serves(wanted)) {
             let text = format!("endpoint `{}` serves {task}, not {wanted}", endpoint.name());
@@ -74,10 +84,15 @@ impl Allowed<Query> {
         if streamed {
             self.draft().streaming();
         }
-        self.admit(&call).await?;
+        let (call, watch) = self.let_in(call).await?;
         let asked = Instant::now();
         let Served { answer, by } = self.ask(call, streamed).await?;
-        let answer = self.draft().streamed(metrics::measured(answer, self.endpoint().name(), asked));
+        let answer = metrics::measured(answer, self.endpoint().name(), asked);
+        let answer = match watch {
+            Some(watch) => watch.over(answer),
+            None => answer,
+        };
+        let answer = self.draft().streamed(answer);
         Ok(Served { answer, by })
     }
 
@@ -87,15 +102,24 @@ impl Allowed<Query> {
         call: C,
         tokens: impl Fn(&C::Answer) -> usize,
     ) -> Result<Served<C::Answer>, ApiError> {
-        self.admit(&call).await?;
+        let (call, _) = self.let_in(call).await?;
         let asked = self.ask(call, false);
         let served = metrics::measured_call(asked, self.endpoint().name(), |served| tokens(&served.answer)).await?;
         self.draft().count(Usage::new(tokens(&served.answer), 0), true);
         Ok(served)
     }
 
-    async fn ask<C: Call>(&self, call: C, streamed: bool) -> Result<Served<C::Answer>, ProviderError> {
+    /// The call as a model may read it, once limits and guardrails let it in, and what is to be done with its answer.
+    async fn let_in<C: Call>(&self, call: C) -> Result<(C, Option<Watch>), ApiError> {
         self.draft().read(&call);
+        self.admit(&call).await?;
+        match &self.endpoint().policies().guardrails {
+            Some(guardrails) => Ok(guardrails.admit(call).await?),
+            None => Ok((call, None)),
+        }
+    }
+
+    async fn ask<C: Call>(&self, call: C, streamed: bool) -> Result<Served<C::Answer>, ProviderError> {
         let endpoint = self.endpoint();
         let order = fallback::order(endpoint, endpoint.policies());
         let note = |by: &ServedBy| self.draft().served_by(by);

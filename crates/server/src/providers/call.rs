@@ -123,6 +123,14 @@ impl ContentPart {
             Self::Image { .. } => None,
         }
     }
+
+    /// The same, to be changed.
+    pub fn text_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Image { .. } => None,
+        }
+    }
 }
 
 /// A call that was made before.

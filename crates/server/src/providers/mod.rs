@@ -161,6 +161,9 @@ pub enum ProviderError {
     /// The API behind the model did not answer, or with an error.
     #[error("{0}")]
     Upstream(UpstreamError),
+    /// A guardrail does not let the call, or its answer, through. The text is the document that tells the caller why.
+    #[error("{0}")]
+    Guarded(String),
     /// The model failed. The text is for the log, and for the caller no more than that it failed.
     #[error("the model failed: {0}")]
     Failed(String),
@@ -194,6 +197,7 @@ impl From<ProviderError> for ApiError {
                 Self::new(ErrorKind::Unavailable, message)
             }
             ProviderError::Upstream(error) => Self::new(error.kind(), message),
+            ProviderError::Guarded(document) => Self::guarded(document),
             ProviderError::Failed(detail) => Self::internal("the model failed to answer", detail),
         }
     }

@@ -38,7 +38,7 @@ pub(super) async fn answer(
     fields: JsonObject,
     spelling: Spelling,
 ) -> Result<Response, ApiError> {
-    endpoint.begin(Task::Chat, &fields)?;
+    endpoint.begin(Task::Chat, &fields).await?;
     let request = ChatRequest::read(fields)?;
     endpoint.record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;

@@ -35,7 +35,7 @@ pub(super) async fn answer(
     fields: JsonObject,
     spelling: Spelling,
 ) -> Result<Response, ApiError> {
-    endpoint.begin(Task::Completions, &fields)?;
+    endpoint.begin(Task::Completions, &fields).await?;
     let request = CompletionRequest::read(fields)?;
     endpoint.record(&request.bookkeeping);
     let streamed = checks::streaming(&request.output)?;

@@ -25,7 +25,7 @@ pub(super) async fn create(State(app): State<App>, caller: Caller, body: JsonBod
 
 /// Answers the embedding request in `fields`.
 pub(super) async fn answer(app: &App, endpoint: &Allowed<Query>, fields: JsonObject) -> Result<Response, ApiError> {
-    endpoint.begin(Task::Embeddings, &fields)?;
+    endpoint.begin(Task::Embeddings, &fields).await?;
     let Request { fields: embedding, bookkeeping } = Request::<EmbeddingFields>::read(fields)?;
     endpoint.record(&bookkeeping);
     let format = embedding.encoding_format.unwrap_or_default();

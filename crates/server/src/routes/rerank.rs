@@ -39,7 +39,7 @@ pub(super) async fn create_text_ranks(
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let (endpoint, fields) = body.open_or_only(&app, &caller, Some(Task::Rerank))?;
-    endpoint.begin(Task::Rerank, &fields)?;
+    endpoint.begin(Task::Rerank, &fields).await?;
     let Request { fields: rerank, bookkeeping } = Request::<TextRankFields>::read(fields)?;
     endpoint.record(&bookkeeping);
     let (raw, shown) = (rerank.raw_scores == Some(true), rerank.return_text == Some(true));
@@ -61,7 +61,7 @@ pub(super) async fn answer(
     fields: JsonObject,
     version: &'static str,
 ) -> Result<Response, ApiError> {
-    endpoint.begin(Task::Rerank, &fields)?;
+    endpoint.begin(Task::Rerank, &fields).await?;
     let Request { fields: rerank, bookkeeping } = Request::<RerankFields>::read(fields)?;
     endpoint.record(&bookkeeping);
     refuse_unhonoured(&rerank)?;

@@ -16,7 +16,6 @@ use crate::policy::ServedBy;
 use crate::policy::limits::{End, Rates, Reservation};
 use crate::providers::{Answer, AnswerEvent, ProviderError};
 use crate::store::now;
-use crate::wire::JsonObject;
 use crate::wire::options::{Bookkeeping, Usage};
 
 /// The status of a request whose caller went away.
@@ -151,12 +150,8 @@ impl Draft {
     }
 
     /// Keeps the body of the request, where that is kept.
-    pub(crate) fn asked(&self, fields: &JsonObject) {
-        if self.keeps_payload()
-            && let Ok(request) = serde_json::to_string(fields)
-        {
-            self.note_payload(|payload| payload.set_request(request));
-        }
+    pub(crate) fn asked(&self, request: String) {
+        self.note_payload(|payload| payload.set_request(request));
     }
 
     /// Keeps the body of the response, where that is kept.

@@ -12,6 +12,7 @@ pub mod error;
 pub mod external;
 mod fields;
 pub mod grammar;
+pub mod guardrails;
 mod json;
 mod later;
 pub mod models;

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::JsonObject;
 use super::external::ExternalModelFields;
+use super::guardrails::GuardrailFields;
 
 /// The body of a call that makes an endpoint.
 #[derive(Debug, Deserialize)]
@@ -180,7 +181,7 @@ pub struct AiGateway {
     pub rate_limits: Option<Vec<RateLimit>>,
     /// What may not be said.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub guardrails: Option<Value>,
+    pub guardrails: Option<GuardrailFields>,
     /// Where requests and answers are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inference_table_config: Option<InferenceTableFields>,

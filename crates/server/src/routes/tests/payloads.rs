@@ -196,3 +196,21 @@ impl std::fmt::Display for PayloadDay {
         formatter.write_str(&day.strftime("%Y-%m-%d").to_string())
     }
 }
+
+#[tokio::test]
+async fn what_guardrails_mask_or_refuse_is_not_kept() {
+    for behavior in ["MASK", "BLOCK"] {
+        let tracked = keeping("chat", json!({"guardrails": {"input": {"pii": {"behavior": behavior}}}})).await;
+        let message = json!([{"role": "user", "content": "write to ann@example.org, card \"4111 1111 1111 1111\""}]);
+        let (status, _) = invoke(&tracked, json!({"messages": message, "user": "bob@example.org"})).await;
+        assert_eq!(status, if behavior == "MASK" { 200 } else { 400 });
+        // What cannot be read is kept as it came, and so with masks too.
+        invoke(&tracked, json!({"messages": message, "colour": "x@example.org"})).await;
+        let table = table(&tracked, "").await;
+        let masked = "write to <EMAIL_ADDRESS>, card \"<CREDIT_CARD>\"";
+        for row in table["payloads"].as_array().unwrap() {
+            assert_eq!(parsed(row, "request")["messages"][0]["content"], masked);
+            assert!(!row.to_string().contains("@example.org") && !row.to_string().contains("4111"), "{row}");
+        }
+    }
+}

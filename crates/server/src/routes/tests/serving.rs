@@ -182,7 +182,7 @@ async fn what_cannot_be_is_refused_by_name() {
         (
             json!({"name": "x", "ai_gateway": {"guardrails": {"input": {"safety": true}}}}),
             400,
-            "`ai_gateway.guardrails`",
+            "`ai_gateway.guardrails.input.safety`",
         ),
         (json!({"name": "x", "tags": [{"key": ""}]}), 400, "`tags[0].key`"),
         (with(json!({})), 400, "`config.served_entities` is required"),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::fake::{Fake, Script};
-use super::{Answered, LIMITS, ask};
+use super::{Answered, LIMITS, ask, scripted};
 use crate::control::{Hosting, Sources};
 use crate::endpoints::Task;
 use crate::gate::Access;
@@ -95,13 +95,13 @@ async fn open(folder: &std::path::Path, access: Access, gone: &Arc<AtomicBool>) 
     App::with_store(access, LIMITS, secrets, sources).await.unwrap()
 }
 
-/// Models by what they are to do: `chat`, `vectors`, `hanging`, `broken`, `huge`.
+/// Models by what they are to do: `chat`, `vectors`, `hanging`, `broken`, `huge`, and those of [`scripted`].
 struct Scripts(Arc<AtomicBool>);
 
 impl Hosting for Scripts {
     fn find(&self, entity_name: &str) -> Result<(String, Arc<dyn Source>), String> {
         let name = entity_name.strip_prefix("system.ai.").unwrap_or(entity_name);
-        let known = ["chat", "vectors", "hanging", "broken", "huge"].contains(&name);
+        let known = ["chat", "vectors", "hanging", "broken", "huge"].contains(&name) || scripted::model(name).is_some();
         if !known {
             return Err(format!("unknown model {entity_name:?}"));
         }
@@ -129,7 +129,10 @@ impl Source for Scripted {
             "broken" => Err("the file is broken".into()),
             "vectors" => Ok(Arc::new(Fake::new(Task::Embeddings))),
             "hanging" => Ok(Arc::new(Fake::with(Script::Hang(Arc::clone(&self.gone))))),
-            _ => Ok(Arc::new(Fake::new(Task::Chat))),
+            name => Ok(match scripted::model(name) {
+                Some(model) => Arc::new(model),
+                None => Arc::new(Fake::new(Task::Chat)),
+            }),
         }
     }
 }

@@ -123,6 +123,35 @@ async fn an_entry_has_what_the_request_was() {
     assert!(row["request_time"].as_i64().unwrap() > 1_700_000_000_000);
 }
 
+/// What a guardrail has to do with a request: the tokens are the model's, the end is the caller's.
+#[tokio::test]
+async fn a_guarded_request_is_written_down_as_it_ends() {
+    let tracked = Tracked::new().await;
+    tracked.stored.endpoint("guarded", "parrot").await;
+    let guardrails = json!({
+        "input": {"invalid_keywords": ["secret"]}, "output": {"pii": {"behavior": "MASK"}, "invalid_keywords": ["falcon"]}
+    });
+    let path = "/api/2.0/serving-endpoints/guarded/ai-gateway";
+    assert_eq!(tracked.stored.call("PUT", path, json!({"guardrails": guardrails})).await.status, 200);
+    for (content, streamed) in [
+        ("ann@example.org", false),
+        ("a secret", false),
+        ("the falcon", false),
+        ("go, falcon", true),
+        ("ann@a.org", true),
+    ] {
+        let message = json!({"messages": [{"role": "user", "content": content}], "stream": streamed});
+        tracked.ask(ADMIN, "guarded", message).await;
+    }
+    let rows = tracked.seen(ADMIN, "").await;
+    let mut seen: Vec<_> =
+        numbers(&rows, "status_code").into_iter().zip(numbers(&rows, "output_token_count")).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [(200, 5), (200, 5), (400, 0), (400, 0), (400, 0)]);
+    let written = rows.to_string();
+    assert!(!written.contains("ann@") && !written.contains("falcon"), "{written}");
+}
+
 /// Whatever a request comes to, it is written down once and before its end is seen.
 #[tokio::test]
 async fn every_end_of_a_request_is_written_down_once() {
