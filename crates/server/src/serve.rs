@@ -15,12 +15,13 @@ use crate::gate::{Access, Directory, Gate};
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::models::Models;
-use crate::policy::limits;
+use crate::policy::{Policies, limits};
 use crate::room::Room;
 use crate::routes;
 use crate::secrets::Secrets;
 use crate::store::StoreError;
 use crate::usage::{Ingest, UsageLog};
+use crate::wire::serving::AiGateway;
 
 /// How often the metrics are folded.
 const FOLD_METRICS: Duration = Duration::from_secs(5);
@@ -113,6 +114,11 @@ impl App {
     /// The way to an endpoint.
     pub fn gate(&self) -> &Gate {
         &self.inner.gate
+    }
+
+    /// The policies of an endpoint of this server that were checked.
+    pub fn policies(&self, gateway: &AiGateway) -> Policies {
+        Policies::of(gateway, &Arc::downgrade(&self.inner.gate))
     }
 
     /// How much one request may ask for.

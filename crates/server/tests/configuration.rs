@@ -198,6 +198,17 @@ fn a_file_is_checked_without_a_server() -> Result<()> {
         ("max_connections = 40", "tls_key = \"k\"", "TLS takes both a certificate (--tls-certificate) and its key"),
         ("model = \"MODEL\"", "model = \"no-such-model\"", "hearth.toml:7:9: "),
         ("on_demand = true", "on_demnad = true", "hearth.toml:8:1: unknown field `on_demnad`"),
+        (
+            "on_demand = true",
+            "ai_gateway = { rate_limits = [{ calls = 1, renewal_period = \"hour\" }] }",
+            "hearth.toml:8:14: `ai_gateway.rate_limits[0].renewal_period` must be `minute`, not `hour`",
+        ),
+        (
+            "on_demand = true",
+            "ai_gateway = { guardrails = { input = { safety = true } } }",
+            "hearth.toml:8:14: `ai_gateway.guardrails.input.safety`",
+        ),
+        ("on_demand = true", "ai_gateway = { limits = 1 }", "unknown field `limits`"),
         ("ann.token", "none.token", "none.token cannot be read"),
         ("ROBOT_TOKEN", "ROBOT_TOKENS", "the environment has no token in ROBOT_TOKENS"),
         ("members = [{ user = \"ann\" }]", "members = [{ user = \"bob\" }]", "there is no user `bob` in this file"),

@@ -10,6 +10,8 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 use hearth::config::{ConfigFile, FileError, Setting};
 use hearth::connections::Tls;
+use hearth::gate::Aides;
+use hearth::policy::Policies;
 use hearth::policy::limits::{Budgets, Prices};
 use hearth_engine::hub::{Catalogue, ModelLocation};
 
@@ -39,9 +41,23 @@ pub(super) fn main(arguments: &Arguments) -> Result<()> {
     }
     budgets(&file)?;
     let config = serving.check().with_context(|| file.path.display().to_string())?;
+    check_policies(&file, &config.access.aides)?;
     config.tls.map(Tls::load).transpose()?;
     let (endpoints, principals) = (file.declared.endpoints.iter().flatten().count(), file.declared.principals.len());
     say(format_args!("{}: {endpoints} endpoints, {principals} principals", file.path.display()));
+    Ok(())
+}
+
+/// Checks the policies of a file's endpoints; `aides` are the endpoints that the server itself may ask.
+///
+/// # Errors
+/// What cannot be kept to, and where it is typed.
+pub(super) fn check_policies(file: &ConfigFile, aides: &Aides) -> Result<(), FileError> {
+    for endpoint in file.declared.endpoints.iter().flatten() {
+        if let Some((place, gateway)) = &endpoint.gateway {
+            Policies::check(gateway, None, aides).map_err(|error| file.wrong(*place, error.to_string()))?;
+        }
+    }
     Ok(())
 }
 

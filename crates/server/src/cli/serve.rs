@@ -12,15 +12,14 @@ use hearth::control::Sources;
 use hearth::endpoints::Endpoint;
 use hearth::gate::Origin;
 use hearth::models::{Models, Residence};
-use hearth::policy::Policies;
-use hearth::policy::limits::Rule;
 use hearth::secrets::Secrets;
 use hearth::serve::{App, ConnectionLimits, ServeConfig, ServeSettings, serve};
 use hearth::usage::{Ingest, Retention, record_lasting};
+use hearth::wire::serving::AiGateway;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::external::ExternalArguments;
-use super::file::budgets;
+use super::file::{budgets, check_policies};
 use super::guardrails::GuardrailArguments;
 use super::limits::LimitArguments;
 use super::load::{LoadArguments, ModelArgument, ModelArguments, free_memory, shares};
@@ -95,8 +94,7 @@ struct Served {
     name: String,
     model: String,
     on_demand: bool,
-    tracks_usage: bool,
-    limits: Vec<Rule>,
+    gateway: AiGateway,
 }
 
 impl Arguments {
@@ -123,14 +121,13 @@ impl Arguments {
             name: endpoint.name.clone(),
             model: endpoint.model.clone(),
             on_demand: endpoint.on_demand.unwrap_or(self.on_demand),
-            tracks_usage: endpoint.tracks_usage,
-            limits: endpoint.limits.clone(),
+            gateway: endpoint.gateway.clone().map(|(_, gateway)| gateway).unwrap_or_default(),
         };
         let mut served: Vec<Served> = declared.into_iter().flatten().map(of_file).collect();
         let of_file = served.len();
         let of_flag = |argument: &str| {
             let (name, model) = named(argument);
-            Served { name, model, on_demand: self.on_demand, tracks_usage: true, limits: Vec::new() }
+            Served { name, model, on_demand: self.on_demand, gateway: AiGateway::default() }
         };
         for flag in self.models.iter().map(|argument| of_flag(argument)) {
             match served[..of_file].iter_mut().find(|endpoint| endpoint.name == flag.name) {
@@ -198,6 +195,9 @@ async fn begin(config: ServeConfig, arguments: &Arguments) -> Result<App> {
         tracing::error!("secrets cannot be used: {error}");
     }
     let hosting = Arc::new(ModelArguments::new(arguments.limits.clone(), options));
+    if let Some(file) = &arguments.file {
+        check_policies(file, &config.access.aides)?;
+    }
     let sources = Sources { models, hosting, external: arguments.external.settings() };
     let app = App::with_store(config.access, config.limits, secrets, sources).await?.with_usage(ingest);
     if let Some(file) = &arguments.file {
@@ -216,7 +216,7 @@ async fn host_all(app: &App, served: Vec<Served>, arguments: &Arguments) -> Resu
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let kept: Vec<&str> = served.iter().filter(|one| !one.on_demand).map(|one| one.model.as_str()).collect();
     let mut shares = if kept.is_empty() { Vec::new() } else { shares(&kept, &options)? }.into_iter();
-    for Served { name, model, on_demand, tracks_usage, limits } in served {
+    for Served { name, model, on_demand, gateway } in served {
         let options = arguments.limits.options(&name, options.clone());
         let share = if on_demand { None } else { shares.next().flatten() };
         let source = Arc::new(ModelArgument::new(name.clone(), model, options, share)?);
@@ -229,8 +229,8 @@ async fn host_all(app: &App, served: Vec<Served>, arguments: &Arguments) -> Resu
             bail!("{reason}");
         }
         let endpoint = Endpoint::new(name, Arc::new(hosted), created)?
-            .with_usage(tracks_usage)
-            .with_policies(Policies::limited(limits));
+            .with_usage(gateway.tracks_usage())
+            .with_policies(app.policies(&gateway));
         record_lasting(app.control()?.store(), &endpoint).await?;
         app.endpoints().insert(endpoint)?;
     }

@@ -1,28 +1,14 @@
-//! The limits, budgets and prices of `hearth.toml`, checked.
+//! The budgets and prices of `hearth.toml`, checked.
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::file::{Check, FileError};
 use super::typed::{BudgetTable, PriceTable};
-use crate::policy::limits::{self, Budget, Owner, Price, Rule};
+use crate::policy::limits::{Budget, Owner, Price};
 use crate::store::PrincipalKind;
-use crate::wire::serving::RateLimit;
 
 impl Check<'_> {
-    /// The rules of an endpoint.
-    pub(super) fn rules(&self, tables: Vec<Spanned<RateLimit>>) -> Result<Vec<Rule>, FileError> {
-        let mut typed = Vec::with_capacity(tables.len());
-        for table in tables {
-            let (span, table) = (table.span(), table.into_inner());
-            limits::rule(&table).map_err(|error| self.wrong(span.clone(), error.to_string()))?;
-            typed.push(table);
-            // What is wrong with all of them together is wrong from the last one on.
-            limits::rules("rate_limits", &typed).map_err(|error| self.wrong(span, error.to_string()))?;
-        }
-        limits::rules("rate_limits", &typed).map_err(|error| self.wrong(0..0, error.to_string()))
-    }
-
     /// All budgets.
     pub(super) fn budgets(&self, tables: Vec<Spanned<BudgetTable>>) -> Result<Vec<Budget>, FileError> {
         let mut budgets: Vec<Budget> = Vec::new();
@@ -72,25 +58,11 @@ impl Check<'_> {
 mod tests {
     use crate::config::ConfigFile;
 
-    fn limited(limits: &str) -> String {
-        format!("[[endpoints]]\nname = \"a\"\nmodel = \"x\"\nrate_limits = [ {limits} ]")
-    }
-
     #[test]
     fn what_is_wrong_is_told_with_its_line_and_column() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hearth.toml");
         for (text, expected) in [
-            (
-                &*limited("{ calls = 1, renewal_period = \"hour\" }"),
-                "4:17: `renewal_period` must be `minute`, not `hour`",
-            ),
-            (&*limited("{ renewal_period = \"minute\" }"), "4:17: the field `calls` is required"),
-            (&*limited("{ calls = 1, period = \"minute\" }"), "4:30: unknown field `period`"),
-            (
-                &*limited("{ calls = 1, renewal_period = \"minute\" }, { tokens = 1, renewal_period = \"minute\" }"),
-                "4:59: `rate_limits[1]`: a limit of the same",
-            ),
             ("[[budgets]]\nperiod = \"day\"\ntokens = 1", "1:1: one of `endpoint`, `user`, `group` and"),
             ("[[budgets]]\nuser = \"a\"\nperiod = \"year\"\ntokens = 1", "1:1: `period` must be `day` or `month`"),
             ("[[budgets]]\nuser = \"a\"\nperiod = \"day\"", "1:1: the field `tokens` is required"),

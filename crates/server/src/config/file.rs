@@ -15,8 +15,9 @@ use super::checked_token;
 use super::typed::{EndpointTable, GroupTable, MemberTable, PermissionTable, PersonTable, Typed};
 use crate::endpoints::check_name;
 use crate::gate::{Permission, TokenHash};
-use crate::policy::limits::{Budget, Price, Rule};
+use crate::policy::limits::{Budget, Price};
 use crate::store::PrincipalKind;
+use crate::wire::serving::AiGateway;
 
 /// A configuration file, checked but for its settings.
 #[derive(Debug)]
@@ -71,12 +72,10 @@ pub struct DeclaredEndpoint {
     pub place: Place,
     /// Whether its model is loaded at its first request; `None`: as the flag says.
     pub on_demand: Option<bool>,
-    /// Whether its requests are written into the usage.
-    pub tracks_usage: bool,
     /// Who may do what with it.
     pub grants: Vec<(PrincipalName, Permission)>,
-    /// How much may be asked of it in a minute.
-    pub limits: Vec<Rule>,
+    /// Its policies, not checked yet, and where they are typed.
+    pub gateway: Option<(Place, AiGateway)>,
 }
 
 /// A user, a service principal or a group.
@@ -336,9 +335,8 @@ impl Check<'_> {
             let (place, model) = (self.place(&table.model.span()), table.model.into_inner());
             let grants = table.permissions.into_iter().map(|table| self.grant(table, known));
             let grants = grants.collect::<Result<Vec<_>, _>>()?;
-            let tracks_usage = table.usage_tracking.unwrap_or(true);
-            let limits = self.rules(table.rate_limits)?;
-            Ok(DeclaredEndpoint { name, model, place, on_demand: table.on_demand, tracks_usage, grants, limits })
+            let gateway = table.ai_gateway.map(|table| (self.place(&table.span()), table.into_inner()));
+            Ok(DeclaredEndpoint { name, model, place, on_demand: table.on_demand, grants, gateway })
         };
         tables.into_iter().map(endpoint).collect()
     }
@@ -394,9 +392,8 @@ overcommit = true
 name = "talk"
 model = "smollm2-135m-instruct"
 on_demand = true
-usage_tracking = false
 permissions = [{ group = "users", level = "CAN_VIEW" }, { user = "ann@example.org", level = "CAN_MANAGE" }]
-rate_limits = [{ calls = 10, renewal_period = "minute" }, { tokens = 5, renewal_period = "minute", key = "user" }]
+ai_gateway = { usage_tracking_config = { enabled = false }, guardrails = { input = { pii = { behavior = "MASK" } } } }
 
 [[endpoints]]
 name = "vectors"
@@ -445,8 +442,11 @@ output = 10
             [("cors_origin", &origins[..]), ("overcommit", &["true".to_owned()]), ("port", &["0".to_owned()])];
         assert_eq!(settings, expected);
         let endpoints = file.declared.endpoints.unwrap();
-        assert_eq!((endpoints[0].on_demand, endpoints[0].tracks_usage), (Some(true), false));
-        assert_eq!((endpoints[1].on_demand, endpoints[1].tracks_usage), (None, true));
+        let gateway = |endpoint: &DeclaredEndpoint| endpoint.gateway.clone().map(|(_, gateway)| gateway);
+        let tracks = |endpoint: &DeclaredEndpoint| gateway(endpoint).is_none_or(|gateway| gateway.tracks_usage());
+        assert_eq!((endpoints[0].on_demand, tracks(&endpoints[0])), (Some(true), false));
+        assert_eq!((endpoints[1].on_demand, tracks(&endpoints[1])), (None, true));
+        assert!(gateway(&endpoints[0]).unwrap().guardrails.is_some());
         let name = |kind, name: &str| PrincipalName { kind, name: name.into() };
         let ann = name(PrincipalKind::User, "ann@example.org");
         let users = name(PrincipalKind::Group, "users");
@@ -457,7 +457,6 @@ output = 10
         assert_eq!(robot.tokens, [TokenHash::of(b"abc")]);
         assert_eq!(admins.members, [name(PrincipalKind::Group, "team")]);
         assert_eq!(team.members, [ann, name(PrincipalKind::ServicePrincipal, "robot")]);
-        assert_eq!((endpoints[0].limits.len(), endpoints[1].limits.len()), (2, 0));
         let budget = |owner, period: &str, tokens, money| Budget::new(owner, period, tokens, money).unwrap();
         let group = Owner::Principal(PrincipalKind::Group, "team".into());
         let talk = budget(Owner::Endpoint("talk".into()), "day", Some(1000), None);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use crate::wire::serving::RateLimit;
+use crate::wire::serving::AiGateway;
 
 /// The file as it is typed.
 #[derive(Deserialize)]
@@ -34,11 +34,10 @@ pub(super) struct EndpointTable {
     pub(super) name: Spanned<String>,
     pub(super) model: Spanned<String>,
     pub(super) on_demand: Option<bool>,
-    pub(super) usage_tracking: Option<bool>,
     #[serde(default)]
     pub(super) permissions: Vec<Spanned<PermissionTable>>,
-    #[serde(default)]
-    pub(super) rate_limits: Vec<Spanned<RateLimit>>,
+    /// As in the API.
+    pub(super) ai_gateway: Option<Spanned<AiGateway>>,
 }
 
 #[derive(Deserialize)]

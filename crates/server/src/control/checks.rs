@@ -9,14 +9,12 @@ use super::endpoints::{Literal, stored};
 use super::hosting::SharedModels;
 use crate::endpoints::entity_name;
 use crate::error::{ApiError, ErrorKind};
-use crate::gate::{Aides, Principal};
-use crate::policy::{guardrails, limits};
+use crate::gate::Principal;
 use crate::providers::external::ExternalModel;
 use crate::store::now;
 use crate::wire::external::SecretReference;
 use crate::wire::serving::{
-    AiGateway, CreateEndpoint, EmailNotifications, EndpointConfig, InferenceTableFields, PatchTags, ServedEntityFields,
-    Tag, TrafficConfig, Workload,
+    CreateEndpoint, EmailNotifications, EndpointConfig, PatchTags, ServedEntityFields, Tag, TrafficConfig, Workload,
 };
 use crate::wire::{self, FieldError};
 
@@ -207,42 +205,6 @@ pub(crate) fn no_mail(notifications: &EmailNotifications) -> Result<(), FieldErr
         return Ok(());
     }
     Err(FieldError::unsupported_value("email_notifications", " with addresses"))
-}
-
-/// The policies, if all of them can be kept to; those `before` stand until these do, and `aides` are the endpoints that the server
-/// itself may ask.
-pub(super) fn gateway(
-    gateway: Option<AiGateway>,
-    before: Option<&AiGateway>,
-    aides: &Aides,
-) -> Result<Option<AiGateway>, FieldError> {
-    let Some(policies) = &gateway else { return Ok(None) };
-    limits::rules("ai_gateway.rate_limits", policies.rate_limits.as_deref().unwrap_or_default())?;
-    if let Some(fields) = &policies.guardrails {
-        guardrails::check(fields, aides, "ai_gateway.guardrails")?;
-    }
-    if let Some(table) = &policies.inference_table_config {
-        inference_table(table, before.and_then(|before| before.inference_table_config.as_ref()))?;
-    }
-    Ok(gateway)
-}
-
-fn inference_table(table: &InferenceTableFields, before: Option<&InferenceTableFields>) -> Result<(), FieldError> {
-    const PLACE: &str = "ai_gateway.inference_table_config";
-    if let Some(fraction) = table.sampling_fraction.filter(|fraction| !(*fraction > 0.0 && *fraction <= 1.0)) {
-        return Err(FieldError::value(format!("{PLACE}.sampling_fraction"), "above 0 and at most 1", fraction));
-    }
-    let Some(before) = before.filter(|before| before.enabled && table.enabled) else { return Ok(()) };
-    for (field, new, old) in [
-        ("catalog_name", &table.catalog_name, &before.catalog_name),
-        ("schema_name", &table.schema_name, &before.schema_name),
-    ] {
-        if new != old {
-            let problem = "it cannot change while the table is enabled: disable it first";
-            return Err(FieldError::conflict(format!("{PLACE}.{field}"), problem));
-        }
-    }
-    Ok(())
 }
 
 /// The tags after a change; `list` is the field of those that are added.

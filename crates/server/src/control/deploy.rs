@@ -12,6 +12,7 @@ use crate::models::{HostedModel, ModelState};
 use crate::policy::Policies;
 use crate::providers::external::{ExternalModel, Upstreams};
 use crate::store::{StoreError, now};
+use crate::wire::serving::AiGateway;
 
 /// What this process serves of the control plane's endpoints.
 pub(super) struct Deployments {
@@ -108,7 +109,7 @@ impl ControlPlane {
         let endpoint =
             Endpoint::of_parts(record.id.clone(), record.name.clone(), seconds, entities.unwrap_or_default());
         let gateway = record.document.ai_gateway.as_ref();
-        let tracked = gateway.and_then(|gateway| gateway.usage_tracking_config).is_none_or(|usage| usage.enabled);
+        let tracked = gateway.is_none_or(AiGateway::tracks_usage);
         let gate = Arc::downgrade(&self.inner.gate);
         let policies = gateway.map(|gateway| Policies::of(gateway, &gate)).unwrap_or_default();
         // One that has never come up is not waited for: it may never.

@@ -10,6 +10,7 @@ use super::{ControlPlane, Record, already_exists, does_not_exist};
 use crate::endpoints::check_name;
 use crate::error::{ApiError, ErrorKind};
 use crate::gate::{Admin, Aides, Allowed, Manage, Permission, Principal};
+use crate::policy::Policies;
 use crate::providers::external::ExternalModel;
 use crate::store::{Change, EndpointRow, GrantRow, StoreError, now};
 use crate::wire::FieldError;
@@ -53,7 +54,8 @@ impl ControlPlane {
         check_name(&fields.name).map_err(bad_name)?;
         checks::asks_for_nothing_else(&fields)?;
         let (id, created) = (Uuid::new_v4().simple().to_string(), now());
-        let gateway = checks::gateway(merged(fields.ai_gateway, fields.rate_limits)?, None, self.aides())?;
+        let gateway = merged(fields.ai_gateway, fields.rate_limits)?;
+        gateway.as_ref().map_or(Ok(()), |gateway| Policies::check(gateway, None, self.aides()))?;
         let mut document = Document {
             description: fields.description,
             tags: checks::tags(Vec::new(), PatchTags { add_tags: fields.tags, delete_tags: Vec::new() }, "tags")?,
@@ -150,7 +152,8 @@ impl ControlPlane {
     /// The field to blame.
     pub async fn put_gateway(&self, allowed: &Allowed<Manage>, fields: AiGateway) -> Result<(), ApiError> {
         let (change, mut document) = self.begin(allowed).await?;
-        document.ai_gateway = checks::gateway(Some(fields), document.ai_gateway.as_ref(), self.aides())?;
+        Policies::check(&fields, document.ai_gateway.as_ref(), self.aides())?;
+        document.ai_gateway = Some(fields);
         self.finish(change, allowed, &document).await
     }
 
@@ -162,7 +165,8 @@ impl ControlPlane {
         let (change, mut document) = self.begin(allowed).await?;
         let before = document.ai_gateway.take();
         let gateway = AiGateway { rate_limits: Some(limits), ..before.clone().unwrap_or_default() };
-        document.ai_gateway = checks::gateway(Some(gateway), before.as_ref(), self.aides())?;
+        Policies::check(&gateway, before.as_ref(), self.aides())?;
+        document.ai_gateway = Some(gateway);
         self.finish(change, allowed, &document).await
     }
 

@@ -7,12 +7,11 @@ use super::{Config, ControlPlane, Document, Entity, Record, What};
 use crate::endpoints::{Endpoint, Task};
 use crate::gate::{Allowed, Level};
 use crate::models::{HostedModel, Residence};
-use crate::policy::limits::Rule;
 use crate::wire::served::{
     ConfigView, DeploymentState, EndpointState, EndpointView, EntityView, FoundationModelView, ServedModelView,
     TrafficRouteView, TrafficView,
 };
-use crate::wire::serving::{AiGateway, RateLimit, Workload};
+use crate::wire::serving::{AiGateway, Workload};
 
 /// Who made what nobody has made over the API.
 pub(crate) const OURSELVES: &str = "hearth";
@@ -202,18 +201,12 @@ fn of_argument(endpoint: &Endpoint) -> EndpointView {
         }),
         pending_config: None,
         tags: Vec::new(),
-        ai_gateway: gateway_of_argument(endpoint),
+        ai_gateway: Some(endpoint.policies().asked.clone()).filter(|asked| *asked != AiGateway::default()),
         description: None,
         budget_policy_id: None,
         permission_level: None,
         route_optimized: false,
     }
-}
-
-/// The policies of an endpoint that the configuration file names; `None` where it says nothing of them.
-fn gateway_of_argument(endpoint: &Endpoint) -> Option<AiGateway> {
-    let limits: Vec<RateLimit> = endpoint.policies().limits.iter().map(Rule::to_wire).collect();
-    (!limits.is_empty()).then(|| AiGateway { rate_limits: Some(limits), ..AiGateway::default() })
 }
 
 /// A task as the clients know it.

@@ -10,6 +10,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::wire::FieldError;
+use crate::wire::serving::InferenceTableFields;
+
 pub use self::csv::payloads_as_csv;
 pub use self::parquet::{ExportError, payloads_as_parquet};
 
@@ -29,6 +32,36 @@ pub struct InferenceTable {
 }
 
 impl InferenceTable {
+    /// Checks what is asked for; `before` is what stands until it does, and `place` the field.
+    ///
+    /// # Errors
+    /// The field to blame.
+    pub(crate) fn check(
+        table: &InferenceTableFields,
+        before: Option<&InferenceTableFields>,
+        place: &str,
+    ) -> Result<(), FieldError> {
+        if let Some(fraction) = table.sampling_fraction.filter(|fraction| !(*fraction > 0.0 && *fraction <= 1.0)) {
+            return Err(FieldError::value(format!("{place}.sampling_fraction"), "above 0 and at most 1", fraction));
+        }
+        let Some(before) = before.filter(|before| before.enabled && table.enabled) else { return Ok(()) };
+        for (field, new, old) in [
+            ("catalog_name", &table.catalog_name, &before.catalog_name),
+            ("schema_name", &table.schema_name, &before.schema_name),
+        ] {
+            if new != old {
+                let problem = "it cannot change while the table is enabled: disable it first";
+                return Err(FieldError::conflict(format!("{place}.{field}"), problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// The one that is asked for, where it is enabled.
+    pub(crate) fn of(fields: &InferenceTableFields) -> Option<Self> {
+        fields.enabled.then(|| Self { sampling_fraction: fields.sampling_fraction.unwrap_or(1.0) })
+    }
+
     /// What is to be kept of the request of that id; `None` where nothing is.
     pub(crate) fn sample(self, id: Uuid) -> Option<Payload> {
         // Ids of this version end with 32 random bits; the ones before them may count.

@@ -187,6 +187,13 @@ pub struct AiGateway {
     pub inference_table_config: Option<InferenceTableFields>,
 }
 
+impl AiGateway {
+    /// Whether requests are written into the usage.
+    pub fn tracks_usage(&self) -> bool {
+        self.usage_tracking_config.is_none_or(|usage| usage.enabled)
+    }
+}
+
 /// Where requests and answers are kept. The three names are kept and shown; an endpoint has one table, under its own name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

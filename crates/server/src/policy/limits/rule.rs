@@ -122,24 +122,6 @@ pub(super) fn is_called(caller: &Principal, kind: PrincipalKind, name: &str) -> 
 }
 
 impl Rule {
-    /// As clients know it.
-    pub(crate) fn to_wire(&self) -> RateLimit {
-        let (key, principal) = match &self.whose {
-            Whose::Endpoint => ("endpoint", None),
-            Whose::Each => ("user", None),
-            Whose::Caller(PrincipalKind::User, name) => ("user", Some(name)),
-            Whose::Caller(_, name) => ("service_principal", Some(name)),
-            Whose::Group(name) => ("user_group", Some(name)),
-        };
-        RateLimit {
-            calls: self.calls,
-            tokens: self.tokens,
-            renewal_period: Period::Minute.name().to_owned(),
-            key: Some(key.to_owned()),
-            principal: principal.cloned(),
-        }
-    }
-
     fn accounts(&self, endpoint: &Endpoint, caller: &Principal, accounts: &mut Vec<Account>) {
         // What somebody has used stays used, whichever rule it is held against: a rule that changes, or another one that is more
         // specific, begins with the same count.

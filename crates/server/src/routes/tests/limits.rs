@@ -10,11 +10,9 @@ use super::Answered;
 use super::fake::Fake;
 use super::stored::{ADMIN, Stored, call};
 use crate::endpoints::{Endpoint, Task};
-use crate::policy::Policies;
-use crate::policy::limits::rules;
 use crate::serve::App;
 use crate::store::now;
-use crate::wire::serving::RateLimit;
+use crate::wire::serving::AiGateway;
 
 pub(super) const ENDPOINTS: &str = "/api/2.0/serving-endpoints";
 
@@ -39,10 +37,9 @@ pub(super) async fn limit(stored: &Stored, endpoint: &str, limits: Value) {
 
 /// An endpoint that is made without the control plane.
 pub(super) fn serve(app: &App, name: &str, provider: Fake, limits: Value) {
-    let limits: Vec<RateLimit> = serde_json::from_value(limits).unwrap();
+    let gateway: AiGateway = serde_json::from_value(json!({"rate_limits": limits})).unwrap();
     let endpoint = Endpoint::new(name, Arc::new(provider), 1).unwrap();
-    let policies = Policies::limited(rules("limits", &limits).unwrap());
-    app.endpoints().insert(endpoint.with_policies(policies)).unwrap();
+    app.endpoints().insert(endpoint.with_policies(app.policies(&gateway))).unwrap();
 }
 
 /// A new user in those groups, who may call the endpoint; gives the id and a token.

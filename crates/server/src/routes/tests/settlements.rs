@@ -13,12 +13,10 @@ use super::limits::{ENDPOINTS, ask, in_one_minute, limit, serve};
 use super::send;
 use super::stored::{ADMIN, Stored};
 use crate::endpoints::{Endpoint, ServedEntity, Task};
-use crate::policy::Policies;
-use crate::policy::limits::{Budget, Budgets, Owner, Price, Prices, rules};
+use crate::policy::limits::{Budget, Budgets, Owner, Price, Prices};
 use crate::providers::ProviderError;
 use crate::serve::App;
 use crate::store::PrincipalKind;
-use crate::wire::serving::RateLimit;
 
 /// Tokens that are taken for those of [`ask`]'s prompt, and that the model says it has read and written.
 const PROMPT: i64 = 10;
@@ -173,9 +171,9 @@ async fn a_call_that_falls_back_counts_once_with_what_has_answered() {
     };
     let failing = Script::Break(ProviderError::Failed("x".into()));
     let entities = vec![(entity("first", failing), 100), (entity("second", Script::Greet), 0)];
-    let limits: Vec<RateLimit> =
-        serde_json::from_value(json!([{"calls": 10, "tokens": 500, "renewal_period": "minute"}])).unwrap();
-    let policies = Policies { falls_back: true, ..Policies::limited(rules("limits", &limits).unwrap()) };
+    let limits = json!([{"calls": 10, "tokens": 500, "renewal_period": "minute"}]);
+    let gateway = json!({"fallback_config": {"enabled": true}, "rate_limits": limits});
+    let policies = app.policies(&serde_json::from_value(gateway).unwrap());
     let endpoint = Endpoint::of_parts("id".to_owned(), "talk".to_owned(), 0, entities);
     app.endpoints().insert(endpoint.with_policies(policies)).unwrap();
     for number in 1..=2 {
