@@ -2,7 +2,7 @@
 //! vector code and the bits are the same with every instruction set. They use no fused products for that reason.
 
 /// Magic constant that rounds to the nearest integer when added and taken away: 1.5 * 2^23.
-const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// e^x within 2 units in the last place; overflows to infinity, underflows to zero, keeps NaN.
 #[inline(always)]

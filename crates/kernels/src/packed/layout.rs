@@ -1,0 +1,209 @@
+//! How a row of blocks becomes a column of a tile, and back. A tile is sixteen rows; a unit of it is one block of each of them, and
+//! takes as many bytes as those blocks.
+//!
+//! A unit begins with the scales: each of their bytes or halves for row 0, then for row 1, and so on. Behind them stand the numbers,
+//! a group of 32 after the other, so that a register of 16-bit lanes holds two neighbouring numbers of every row, those of row r in
+//! the lanes 2r and 2r + 1:
+//!
+//! - of 4 bits: four times 64 bytes. Part c has in the nibbles j of lane 2r + p the number 8c + 2j + p of row r.
+//! - of 8 bits: sixteen times 32 bytes. Part c has in byte 2r + p the number 2c + p of row r.
+//! - of 6 bits: the low four bits as above, then twice 64 bytes of upper bits. Part c has in the bits 2f and 2f + 1 of lane 2r + p
+//!   those of the number 16c + 2f + p of row r.
+
+use crate::formats::Format;
+
+/// Rows of a tile.
+pub(super) const ROWS: usize = 16;
+/// Numbers of a group.
+pub(super) const GROUP: usize = 32;
+
+/// How the numbers of a group are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Width {
+    Four,
+    Six,
+    Eight,
+}
+
+/// Elements of the header of a block: where they begin in it, how many bytes each has, how many there are.
+struct Field(usize, usize, usize);
+
+/// What there is to know of a format that is packed.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) format: Format,
+    pub(super) width: Width,
+    fields: &'static [Field],
+}
+
+impl Layout {
+    /// The layout of a format, where it is one of those that are packed.
+    pub(super) fn of(format: Format) -> Option<Self> {
+        let (width, fields): (_, &[Field]) = match format {
+            Format::Q4_0 => (Width::Four, &[Field(0, 2, 1)]),
+            Format::Q4_1 => (Width::Four, &[Field(0, 2, 2)]),
+            Format::Q8_0 => (Width::Eight, &[Field(0, 2, 1)]),
+            Format::Q4K => (Width::Four, &[Field(0, 2, 2), Field(4, 1, 12)]),
+            Format::Q6K => (Width::Six, &[Field(208, 2, 1), Field(192, 1, 16)]),
+            _ => return None,
+        };
+        Some(Self { format, width, fields })
+    }
+
+    /// Bytes of a unit.
+    pub(super) fn unit_bytes(self) -> usize {
+        ROWS * self.format.block_bytes()
+    }
+
+    /// Groups of a unit.
+    pub(super) fn groups(self) -> usize {
+        self.format.block_len() / GROUP
+    }
+
+    /// Bytes of the numbers of a group.
+    pub(super) fn group_bytes(self) -> usize {
+        let bits = match self.width {
+            Width::Four => 4,
+            Width::Six => 6,
+            Width::Eight => 8,
+        };
+        ROWS * GROUP * bits / 8
+    }
+
+    /// Where the numbers of a unit begin.
+    pub(super) fn header_bytes(self) -> usize {
+        self.fields.iter().map(|Field(_, size, count)| ROWS * size * count).sum()
+    }
+
+    /// Calls `copy` with the place in a block and in a unit, and the length, of each element of the header of row `row`.
+    fn each_element(self, row: usize, mut copy: impl FnMut(usize, usize, usize)) {
+        let mut start = 0;
+        for &Field(at, size, count) in self.fields {
+            for element in 0..count {
+                copy(at + element * size, start + (element * ROWS + row) * size, size);
+            }
+            start += ROWS * size * count;
+        }
+    }
+
+    /// Puts a block into a unit, whose bytes for that row are zero.
+    pub(super) fn put(self, block: &[u8], row: usize, unit: &mut [u8]) {
+        self.each_element(row, |from, to, size| unit[to..to + size].copy_from_slice(&block[from..from + size]));
+        let (header, bytes) = (self.header_bytes(), self.group_bytes());
+        for (group, packed) in unit[header..].chunks_exact_mut(bytes).enumerate() {
+            self.put_numbers(&numbers_of(self.format, block, group), row, packed);
+        }
+    }
+
+    /// The block of a row of a unit.
+    pub(super) fn take(self, unit: &[u8], row: usize, block: &mut [u8]) {
+        block.fill(0);
+        self.each_element(row, |to, from, size| block[to..to + size].copy_from_slice(&unit[from..from + size]));
+        let (header, bytes) = (self.header_bytes(), self.group_bytes());
+        for (group, packed) in unit[header..].chunks_exact(bytes).enumerate() {
+            set_numbers(self.format, block, group, &self.take_numbers(row, packed));
+        }
+    }
+
+    fn put_numbers(self, numbers: &[u8; GROUP], row: usize, packed: &mut [u8]) {
+        for (k, &number) in numbers.iter().enumerate() {
+            match self.width {
+                Width::Eight => packed[byte_place(k, row)] = number,
+                Width::Four | Width::Six => {
+                    let (at, shift) = nibble_place(k, row);
+                    packed[at] |= (number & 15) << shift;
+                }
+            }
+            if self.width == Width::Six {
+                let (at, shift) = pair_place(k, row);
+                packed[at] |= (number >> 4) << shift;
+            }
+        }
+    }
+
+    fn take_numbers(self, row: usize, packed: &[u8]) -> [u8; GROUP] {
+        std::array::from_fn(|k| self.number(packed, row, k))
+    }
+
+    /// The number k of a row in a group: unsigned but for the 8-bit ones.
+    pub(super) fn number(self, packed: &[u8], row: usize, k: usize) -> u8 {
+        let nibble = |(at, shift): (usize, u32)| (packed[at] >> shift) & 15;
+        match self.width {
+            Width::Eight => packed[byte_place(k, row)],
+            Width::Four => nibble(nibble_place(k, row)),
+            Width::Six => {
+                let (at, shift) = pair_place(k, row);
+                nibble(nibble_place(k, row)) | ((packed[at] >> shift) & 3) << 4
+            }
+        }
+    }
+
+    /// The bytes of a group of a unit.
+    pub(super) fn group(self, unit: &[u8], group: usize) -> &[u8] {
+        &unit[self.header_bytes() + group * self.group_bytes()..][..self.group_bytes()]
+    }
+}
+
+fn byte_place(k: usize, row: usize) -> usize {
+    k / 2 * 32 + 2 * row + k % 2
+}
+
+/// The byte of a 4-bit number, and by how many bits it is shifted.
+fn nibble_place(k: usize, row: usize) -> (usize, u32) {
+    let (part, nibble, lane) = (k / 8, k % 8 / 2, 2 * row + k % 2);
+    (part * 64 + 2 * lane + nibble / 2, 4 * (nibble % 2) as u32)
+}
+
+/// The same for the upper bits of a 6-bit number.
+fn pair_place(k: usize, row: usize) -> (usize, u32) {
+    let (part, field, lane) = (k / 16, k % 16 / 2, 2 * row + k % 2);
+    (256 + part * 64 + 2 * lane + field / 4, 2 * (field % 4) as u32)
+}
+
+/// The numbers of a group of a block, as the format stores them.
+fn numbers_of(format: Format, block: &[u8], group: usize) -> [u8; GROUP] {
+    std::array::from_fn(|k| {
+        let nibble = |(at, shift): (usize, u32)| (block[at] >> shift) & 15;
+        match format {
+            Format::Q8_0 => block[2 + k],
+            Format::Q6K => {
+                let ((low, low_shift), (high, high_shift)) = q6k_places(group, k);
+                nibble((low, low_shift)) | ((block[high] >> high_shift) & 3) << 4
+            }
+            format => nibble(stored_nibble(format, group, k)),
+        }
+    })
+}
+
+/// The way back; the bits of the numbers are zero in `block`.
+fn set_numbers(format: Format, block: &mut [u8], group: usize, numbers: &[u8; GROUP]) {
+    for (k, &number) in numbers.iter().enumerate() {
+        match format {
+            Format::Q8_0 => block[2 + k] = number,
+            Format::Q6K => {
+                let ((low, low_shift), (high, high_shift)) = q6k_places(group, k);
+                block[low] |= (number & 15) << low_shift;
+                block[high] |= (number >> 4) << high_shift;
+            }
+            format => {
+                let (at, shift) = stored_nibble(format, group, k);
+                block[at] |= number << shift;
+            }
+        }
+    }
+}
+
+/// Where a block has its 4-bit numbers; the formats are told in `formats`.
+fn stored_nibble(format: Format, group: usize, k: usize) -> (usize, u32) {
+    match format {
+        Format::Q4K => (16 + group / 2 * 32 + k, 4 * (group % 2) as u32),
+        format => (format.block_bytes() - 16 + k % 16, 4 * (k / 16) as u32),
+    }
+}
+
+/// Where a block of Q6_K has the low and the upper bits of a number.
+fn q6k_places(group: usize, k: usize) -> ((usize, u32), (usize, u32)) {
+    let (half, quarter) = (group / 4, group % 4);
+    let low = (64 * half + 32 * (quarter % 2) + k, 4 * (quarter / 2) as u32);
+    (low, (128 + 32 * half + k, 2 * quarter as u32))
+}

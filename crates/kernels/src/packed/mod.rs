@@ -1,0 +1,206 @@
+//! Quantised weights rearranged once, so that products read them as they lie: tiles of sixteen interleaved rows (the module
+//! `layout`), multiplied in 16-bit fixed point (the module `activations`).
+//!
+//! A product of a group of 32 numbers is a sum of integers without any rounding. The groups of a row are added in order, each
+//! product fused into the sum: first the integers times the product of both scales, then, where the format has one, the minimum times
+//! the sum of the activations. So a result depends on its own row alone, whatever computes it.
+
+#![expect(unsafe_code, reason = "jobs write disjoint columns of one output")]
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod layout;
+mod scalar;
+
+use std::cell::Cell;
+use std::fmt;
+
+use self::activations::{Activations, Room, Strip};
+use self::layout::{Layout, ROWS};
+use crate::error::{KernelError, Result, check_length, size, whole_rows};
+use crate::formats::{Format, expand_blocks};
+use crate::isa::{Isa, Level};
+use crate::matmul::add_bias;
+use crate::matrix::MatrixView;
+use crate::panel::Target;
+use crate::threads::Threads;
+
+/// Jobs for each thread: few enough that starting them is nothing, and enough that all threads end together.
+const JOBS_A_THREAD: usize = 8;
+/// Bytes of weights that are worth a job.
+const JOB_BYTES: usize = 8 * 1024;
+
+/// A line of the processor's cache.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+// SAFETY: bytes without padding, for which every pattern is valid.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Line {}
+
+/// A quantised matrix `[rows, cols]` in tiles. It takes as many bytes as it is stored in, but for the last tile's missing rows.
+pub struct PackedMatrix {
+    layout: Layout,
+    rows: usize,
+    cols: usize,
+    lines: Vec<Line>,
+}
+
+impl fmt::Debug for PackedMatrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PackedMatrix({} {}x{})", self.layout.format, self.rows, self.cols)
+    }
+}
+
+impl PackedMatrix {
+    /// Whether matrices of this format can be packed. The others are multiplied as they are stored.
+    #[must_use]
+    pub fn packs(format: Format) -> bool {
+        Layout::of(format).is_some()
+    }
+
+    /// Rearranges `w`; `None` for a format that is not packed.
+    #[must_use]
+    pub fn pack(threads: &Threads, w: &MatrixView<'_>) -> Option<Self> {
+        let layout = Layout::of(w.format())?;
+        let (rows, cols) = (w.rows(), w.cols());
+        let tile = cols / layout.format.block_len() * layout.unit_bytes();
+        let bytes = rows.div_ceil(ROWS) * tile;
+        let mut lines = vec![Line([0; 64]); bytes.div_ceil(64)];
+        let packed = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..bytes];
+        threads.for_each_chunk(packed, tile, |index, tile| {
+            let first = index * ROWS;
+            for row in first..rows.min(first + ROWS) {
+                let blocks = w.row_range(row, 1).chunks_exact(layout.format.block_bytes());
+                for (block, unit) in blocks.zip(tile.chunks_exact_mut(layout.unit_bytes())) {
+                    layout.put(block, row - first, unit);
+                }
+            }
+        });
+        Some(Self { layout, rows, cols, lines })
+    }
+
+    /// How the numbers were stored.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.layout.format
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many numbers a row has.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn tile_bytes(&self) -> usize {
+        self.cols / self.layout.format.block_len() * self.layout.unit_bytes()
+    }
+
+    fn tile(&self, index: usize) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines)[index * self.tile_bytes()..][..self.tile_bytes()]
+    }
+
+    /// `out` `[m, rows]` = `x` `[m, cols]` · `self`ᵀ (+ `bias` `[rows]`), for any m.
+    ///
+    /// The activations are rounded to 16 bits, with a scale for each 32 of them; the products are as good as those of f32 within
+    /// some 1e-5 of their size. A row of `out` depends on its own row of `x` alone, to the bit.
+    ///
+    /// # Errors
+    /// When `x` is no whole number of rows, or `out` or `bias` has another length.
+    pub fn multiply(&self, threads: &Threads, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) -> Result<()> {
+        let m = whole_rows("x", x.len(), self.cols)?;
+        check_length("out", out.len(), size("out", &[m, self.rows])?)?;
+        if let Some(bias) = bias {
+            check_length("bias", bias.len(), self.rows)?;
+        }
+        if m == 0 || self.rows == 0 {
+            return Ok(());
+        }
+        let mut room = ROOM.take();
+        let activations = Activations::new(threads, x, self.cols, (strip_rows(threads.isa()), &mut room));
+        let target = Target::new(out, self.rows);
+        let tiles = self.rows.div_ceil(ROWS);
+        let fair = tiles.div_ceil(JOBS_A_THREAD * threads.count());
+        let job_tiles = fair.max(JOB_BYTES.div_ceil(self.tile_bytes() * m)).min(tiles);
+        threads.for_each(tiles.div_ceil(job_tiles), |job| {
+            for tile in job * job_tiles..tiles.min((job + 1) * job_tiles) {
+                let columns = ROWS.min(self.rows - tile * ROWS);
+                for strip in activations.strips() {
+                    // SAFETY: these columns of `out` exist in every row and belong to this job alone.
+                    unsafe { self.product(threads.isa(), tile, strip, (target.at_column(tile * ROWS), columns)) };
+                }
+            }
+        });
+        ROOM.set(room);
+        add_bias(bias, out);
+        Ok(())
+    }
+
+    /// Writes the first `columns` products of a tile with each row of the strip.
+    ///
+    /// # Safety
+    /// `out` must be valid for writes of `columns` floats in each row of the strip, and nothing else may touch those meanwhile.
+    unsafe fn product(&self, isa: Isa, tile: usize, strip: &Strip<'_>, (out, columns): (Target, usize)) {
+        let (layout, tile) = (self.layout, self.tile(tile));
+        let groups = self.cols / layout::GROUP;
+        assert!(strip.integers.len() == groups * strip.rows * layout::GROUP && strip.meta.len() == groups * strip.rows);
+        // SAFETY: the caller's promise is passed on, an `Isa` of a level exists only where its instructions do, and tile and strip
+        // are as long as the number of groups says.
+        match isa.level() {
+            Level::Scalar => unsafe { scalar::product(layout, tile, strip, (out, columns)) },
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { avx2::product(layout, tile, strip, (out, columns)) },
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512::plain::product(layout, tile, strip, (out, columns)) },
+            #[cfg(target_arch = "x86_64")]
+            Level::Vnni => unsafe { avx512::vnni::product(layout, tile, strip, (out, columns)) },
+        }
+    }
+
+    /// Copies the rows `ids`, expanded, to `out` `[ids.len(), cols]`: exactly the numbers that were stored.
+    ///
+    /// # Errors
+    /// When an id is not below `rows` or `out` has another length.
+    pub fn gather(&self, ids: &[u32], out: &mut [f32]) -> Result<()> {
+        check_length("out", out.len(), size("out", &[ids.len(), self.cols])?)?;
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.rows) {
+            return Err(KernelError::OutOfBounds { argument: "ids", bound: self.rows, value: id as usize });
+        }
+        let (isa, format) = (Isa::best(), self.layout.format);
+        let mut block = vec![0; format.block_bytes()];
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.cols)) {
+            let units = self.tile(id as usize / ROWS).chunks_exact(self.layout.unit_bytes());
+            for (unit, out) in units.zip(out.chunks_exact_mut(format.block_len())) {
+                self.layout.take(unit, id as usize % ROWS, &mut block);
+                expand_blocks(isa, format, &block, out);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Into how many rows at a time activations are cut, the most first: as many sums as the registers hold.
+fn strip_rows(isa: Isa) -> &'static [usize] {
+    match isa.level() {
+        Level::Scalar => &[1],
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::STRIP_ROWS,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Vnni => avx512::STRIP_ROWS,
+    }
+}
+
+thread_local! {
+    static ROOM: Cell<Room> = const { Cell::new(Room::new()) };
+}
