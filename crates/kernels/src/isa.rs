@@ -10,9 +10,6 @@ pub(crate) enum Level {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// The same with products of 16-bit integers that add up.
-    #[cfg(target_arch = "x86_64")]
-    Vnni,
 }
 
 /// An instruction set that this machine has: a value of this type is the proof that it may be used.
@@ -36,9 +33,6 @@ impl Isa {
             if has_avx2() && has_avx512() {
                 found.push(Self(Level::Avx512));
             }
-            if has_avx2() && has_avx512() && has_vnni() {
-                found.push(Self(Level::Vnni));
-            }
         }
         found
     }
@@ -49,7 +43,7 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             if has_avx2() && has_avx512() {
-                return Self(if has_vnni() { Level::Vnni } else { Level::Avx512 });
+                return Self(Level::Avx512);
             }
             if has_avx2() {
                 return Self(Level::Avx2);
@@ -71,8 +65,6 @@ impl fmt::Display for Isa {
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
-            #[cfg(target_arch = "x86_64")]
-            Level::Vnni => "avx512vnni",
         })
     }
 }
@@ -88,11 +80,6 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_vnni() -> bool {
-    is_x86_feature_detected!("avx512vnni")
 }
 
 /// Compiles one plain function once for each instruction set and picks among them by the `Isa` in front. The body must
@@ -120,7 +107,7 @@ macro_rules! for_each_isa {
                 $crate::isa::Level::Avx2 => unsafe { avx2($($argument),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Level::Avx512 | $crate::isa::Level::Vnni => unsafe { avx512($($argument),*) },
+                $crate::isa::Level::Avx512 => unsafe { avx512($($argument),*) },
             }
         }
     };

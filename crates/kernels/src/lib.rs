@@ -30,6 +30,7 @@ mod matrix;
 mod norm;
 mod packed;
 mod panel;
+mod pool;
 mod rotary;
 mod store;
 mod threads;

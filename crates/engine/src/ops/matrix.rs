@@ -1,11 +1,11 @@
-//! Weight matrices, and tables that are looked up by row: kept as the checkpoint stores them.
+//! Weight matrices, and tables that are looked up by row.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use super::backend::Arithmetic;
-use super::host::MappedMatrix;
+use super::host::{HostMatrix, MappedMatrix};
 use super::tensors::UploadedMatrix;
 use super::{Backend, Vector};
 use crate::error::Error;
@@ -20,8 +20,8 @@ pub enum Orientation {
     InputsByOutputs,
 }
 
-/// A weight matrix `[outputs, inputs]` on a backend. For the CPU kernels its bytes stay in the mapped file, in the stored
-/// format; to a device they are uploaded once.
+/// A weight matrix `[outputs, inputs]` on a backend. For the CPU kernels quantised weights are packed once, and others stay in the
+/// mapped file; to a device they are uploaded once.
 #[derive(Clone)]
 pub struct Matrix {
     backend: Backend,
@@ -30,7 +30,7 @@ pub struct Matrix {
 
 #[derive(Clone)]
 enum MatrixWeights {
-    Mapped(MappedMatrix),
+    Host(HostMatrix),
     Uploaded(Arc<UploadedMatrix>),
 }
 
@@ -40,10 +40,10 @@ impl Matrix {
     /// # Errors
     /// When it has another number of dimensions, its bytes do not fit its format, or the device has no memory for it.
     pub fn new(backend: &Backend, tensor: WeightTensor) -> Result<Self, Error> {
+        let plain = Orientation::OutputsByInputs;
         let weights = match backend.arithmetic() {
-            Arithmetic::Kernels => MatrixWeights::Mapped(MappedMatrix::new(tensor)?),
+            Arithmetic::Kernels => MatrixWeights::Host(HostMatrix::new(backend.threads(), tensor, plain)?),
             Arithmetic::Tensors => {
-                let plain = Orientation::OutputsByInputs;
                 MatrixWeights::Uploaded(Arc::new(UploadedMatrix::upload(backend.device(), &tensor, plain)?))
             }
         };
@@ -56,9 +56,9 @@ impl Matrix {
     /// When `x` or `bias` has another width.
     pub fn multiply(&self, x: &Tensor, bias: Option<&Vector>) -> Result<Tensor, Error> {
         match &self.weights {
-            MatrixWeights::Mapped(matrix) => {
+            MatrixWeights::Host(matrix) => {
                 let bias = bias.map(Vector::host).transpose()?;
-                matrix.multiply(self.backend.threads(), x, bias, Orientation::OutputsByInputs)
+                matrix.multiply(self.backend.threads(), x, bias)
             }
             MatrixWeights::Uploaded(matrix) => {
                 let product = matrix.multiply(x)?;

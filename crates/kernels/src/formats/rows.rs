@@ -10,8 +10,6 @@
 )]
 
 use super::{Format, expand_any};
-#[cfg(target_arch = "x86_64")]
-use crate::isa::Level;
 use crate::isa::{Isa, for_each_isa};
 
 /// Expands rows of whole blocks, each `stride` bytes after the one before, to rows of so many numbers, one after another.
@@ -19,10 +17,10 @@ pub(crate) fn expand_rows(isa: Isa, format: Format, bytes: &[u8], stride: usize,
     #[cfg(target_arch = "x86_64")]
     match (isa.level(), format) {
         // SAFETY: an `Isa` of a level exists only where its instructions do; here and below.
-        (Level::Avx2, Format::F16) => return unsafe { avx2::halves(bytes, stride, rows) },
-        (Level::Avx512 | Level::Vnni, Format::F16) => return unsafe { avx512::halves(bytes, stride, rows) },
-        (Level::Avx512 | Level::Vnni, Format::BF16) => return unsafe { avx512::bf16(bytes, stride, rows) },
-        (Level::Avx512 | Level::Vnni, Format::Q8_0) => return unsafe { avx512::q8_0(bytes, stride, rows) },
+        (crate::isa::Level::Avx2, Format::F16) => return unsafe { avx2::halves(bytes, stride, rows) },
+        (crate::isa::Level::Avx512, Format::F16) => return unsafe { avx512::halves(bytes, stride, rows) },
+        (crate::isa::Level::Avx512, Format::BF16) => return unsafe { avx512::bf16(bytes, stride, rows) },
+        (crate::isa::Level::Avx512, Format::Q8_0) => return unsafe { avx512::q8_0(bytes, stride, rows) },
         _ => {}
     }
     expand_plain(isa, format, bytes, stride, rows);

@@ -1,88 +1,74 @@
-//! The products with AVX2: a register is one half of the rows of a tile, two neighbouring numbers of each.
+//! The products with AVX2: a register is one number of each of eight rows, a half of a tile.
 
 #![expect(clippy::needless_range_loop, reason = "the index counts registers of several arrays at once")]
 
 use std::arch::x86_64::*;
 
-use super::activations::{GroupMeta, Strip};
+use super::activations::Strip;
 use super::layout::{GROUP, Layout};
-use crate::formats::Format;
+use super::{Q4_1, Q4K, Q6K, Q8_0, Tiles, with_format};
 use crate::panel::Target;
 
-/// Rows of a strip: each takes two registers for a half of a tile.
-pub(super) const STRIP_ROWS: &[usize] = &[4, 2, 1];
-
-const Q4_0: u8 = 0;
-const Q4_1: u8 = 1;
-const Q8_0: u8 = 2;
-const Q4K: u8 = 3;
-const Q6K: u8 = 4;
+/// Rows of a strip: each takes four registers.
+pub(super) const STRIP_ROWS: &[usize] = &[3, 2, 1];
+/// Tiles that are multiplied together where there is one row, whose sums alone would wait for each other.
+pub(super) const TILES: usize = 2;
 
 /// # Safety
 /// As [`super::PackedMatrix::product`]; the strip's rows are one of [`STRIP_ROWS`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn product(layout: Layout, tile: &[u8], strip: &Strip<'_>, out: (Target, usize)) {
+pub(super) unsafe fn product(layout: Layout, tiles: Tiles<'_>, strip: &Strip<'_>, out: (Target, usize)) {
     // SAFETY: the caller's promises.
-    unsafe {
-        match layout.format {
-            Format::Q4_0 => of_format::<Q4_0>(layout, tile, strip, out),
-            Format::Q4_1 => of_format::<Q4_1>(layout, tile, strip, out),
-            Format::Q4K => of_format::<Q4K>(layout, tile, strip, out),
-            Format::Q6K => of_format::<Q6K>(layout, tile, strip, out),
-            _ => of_format::<Q8_0>(layout, tile, strip, out),
-        }
-    }
+    with_format!(layout.format, F => unsafe { of_format::<F>(layout, tiles, strip, out) });
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn of_format<const F: u8>(layout: Layout, tile: &[u8], strip: &Strip<'_>, out: (Target, usize)) {
-    // SAFETY: the caller's promises. With one or two rows both halves are computed at once, so that the tile is read in order.
+unsafe fn of_format<const F: u8>(layout: Layout, tiles: Tiles<'_>, strip: &Strip<'_>, out: (Target, usize)) {
+    // SAFETY: the caller's promises.
     unsafe {
-        match strip.rows {
-            4 => {
-                rows::<F, 1, 4>(layout, (tile, 0), strip, out);
-                rows::<F, 1, 4>(layout, (tile, 1), strip, out);
-            }
-            2 => rows::<F, 2, 2>(layout, (tile, 0), strip, out),
-            _ => rows::<F, 2, 1>(layout, (tile, 0), strip, out),
+        match (strip.rows, tiles.count) {
+            (1, TILES) => rows::<F, 4, 1>(layout, tiles, strip, out),
+            (count, _) => tiles.one_by_one(out, |tile, out| match count {
+                3 => rows::<F, 2, 3>(layout, tile, strip, out),
+                2 => rows::<F, 2, 2>(layout, tile, strip, out),
+                _ => rows::<F, 2, 1>(layout, tile, strip, out),
+            }),
         }
     }
 }
 
-/// `H` halves from `first` on.
+/// `H` halves of tiles times `T` rows.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn rows<const F: u8, const H: usize, const T: usize>(
     layout: Layout,
-    (tile, first): (&[u8], usize),
+    tiles: Tiles<'_>,
     strip: &Strip<'_>,
     (out, columns): (Target, usize),
 ) {
     let (header, bytes) = (layout.header_bytes(), layout.group_bytes());
     let mut sums = [[_mm256_setzero_ps(); T]; H];
-    let (mut x, mut meta) = (strip.integers.as_ptr(), strip.meta.as_ptr());
-    for unit in tile.chunks_exact(layout.unit_bytes()) {
+    let (mut x, mut totals) = (strip.values.as_ptr(), strip.sums.as_ptr());
+    for unit in (0..tiles.tile_bytes).step_by(layout.unit_bytes()) {
         for group in 0..layout.groups() {
-            // SAFETY: tile and strip have so many groups.
+            let mut packed = [std::ptr::null(); H];
+            let mut scales = [([_mm256_setzero_ps(); 2], _mm256_setzero_ps()); H];
+            // SAFETY: the tiles and the strip have so many groups.
             unsafe {
-                let packed = unit.as_ptr().add(header + group * bytes);
-                let mut scales = [([_mm256_setzero_ps(); 2], _mm256_setzero_ps()); H];
                 for h in 0..H {
-                    scales[h] = scales_of::<F>(unit.as_ptr(), group, first + h);
+                    let unit = tiles.start().add(h / 2 * tiles.tile_bytes + unit);
+                    (packed[h], scales[h]) = (unit.add(header + group * bytes), scales_of::<F>(unit, group, h % 2));
                 }
-                add_group::<F, H, T>((packed, first), &scales, (x, &*meta.cast()), &mut sums);
-                (x, meta) = (x.add(T * GROUP), meta.add(T));
+                add_group::<F, H, T>(&packed, &scales, (x, totals), &mut sums);
+                (x, totals) = (x.add(T * GROUP), totals.add(T));
             }
         }
     }
     for h in 0..H {
-        let at = 8 * (first + h);
-        let mask = _mm256_cmpgt_epi32(
-            _mm256_set1_epi32(columns as i32 - at as i32),
-            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-        );
+        let left = _mm256_set1_epi32(columns as i32 - 8 * h as i32);
+        let mask = _mm256_cmpgt_epi32(left, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
         for t in 0..T {
             // SAFETY: the caller's promise; the mask leaves out the columns that are not there.
-            unsafe { _mm256_maskstore_ps(out.row(strip.first + t).wrapping_add(at), mask, sums[h][t]) };
+            unsafe { _mm256_maskstore_ps(out.row(strip.first + t).wrapping_add(8 * h), mask, sums[h][t]) };
         }
     }
 }
@@ -91,85 +77,95 @@ unsafe fn rows<const F: u8, const H: usize, const T: usize>(
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn add_group<const F: u8, const H: usize, const T: usize>(
-    (packed, first): (*const u8, usize),
+    packed: &[*const u8; H],
     scales: &[([__m256; 2], __m256); H],
-    (x, meta): (*const i16, &[GroupMeta; T]),
+    (x, totals): (*const f32, *const f32),
     sums: &mut [[__m256; T]; H],
 ) {
-    let halves = if F == Q6K { 2 } else { 1 };
-    for half in 0..halves {
-        let mut dots = [[_mm256_setzero_si256(); T]; H];
-        for t in 0..T {
-            let start = start::<F>(&meta[t], half);
+    let parts = if F == Q6K { 2 } else { 1 };
+    for part in 0..parts {
+        let mut dots = [[_mm256_setzero_ps(); T]; H];
+        for c in part * 2..part * 2 + 4 / parts {
+            let mut lanes = [[_mm256_setzero_si256(); 2]; H];
             for h in 0..H {
-                dots[h][t] = start;
+                // SAFETY: the group has these numbers.
+                lanes[h] = unsafe { lanes_of::<F>(packed[h], c, h % 2) };
             }
-        }
-        for c in half * 2..half * 2 + 4 / halves {
-            for h in 0..H {
-                // SAFETY: the group has these numbers, and 32 integers of each row are there.
-                let numbers = unsafe { numbers::<F>(packed, c, first + h) };
-                for j in 0..4 {
-                    for t in 0..T {
-                        let pair = unsafe { x.add(t * GROUP + 8 * c + 2 * j).cast::<i32>().read_unaligned() };
-                        let products = _mm256_madd_epi16(numbers[j], _mm256_set1_epi32(pair));
-                        dots[h][t] = _mm256_add_epi32(dots[h][t], products);
+            for j in 0..8 {
+                let mut numbers = [_mm256_setzero_ps(); H];
+                for h in 0..H {
+                    // SAFETY: as above.
+                    numbers[h] = unsafe { number::<F>(packed[h], &lanes[h], 8 * c + j, h % 2) };
+                }
+                for t in 0..T {
+                    // SAFETY: 32 numbers of each row are there.
+                    let value = _mm256_set1_ps(unsafe { *x.add(t * GROUP + 8 * c + j) });
+                    for h in 0..H {
+                        dots[h][t] = _mm256_fmadd_ps(numbers[h], value, dots[h][t]);
                     }
                 }
             }
         }
-        for t in 0..T {
-            let scale = _mm256_set1_ps(meta[t].scale);
-            for h in 0..H {
-                let factor = _mm256_mul_ps(scales[h].0[half], scale);
-                sums[h][t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[h][t]), factor, sums[h][t]);
+        for h in 0..H {
+            for t in 0..T {
+                sums[h][t] = _mm256_fmadd_ps(dots[h][t], scales[h].0[part], sums[h][t]);
             }
         }
     }
     if F == Q4_1 || F == Q4K {
-        for t in 0..T {
-            let sum = _mm256_set1_ps(meta[t].sum);
-            for h in 0..H {
-                sums[h][t] = _mm256_fmadd_ps(scales[h].1, sum, sums[h][t]);
+        for h in 0..H {
+            for t in 0..T {
+                // SAFETY: there is a sum of each row.
+                let total = _mm256_set1_ps(unsafe { *totals.add(t) });
+                sums[h][t] = _mm256_fmadd_ps(scales[h].1, total, sums[h][t]);
             }
         }
     }
 }
 
-/// The numbers 8c..8c + 8 of a group, two of each row of that half of the tile to a register.
+/// What the numbers 8c..8c + 8 of that half of a group are taken from.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn numbers<const F: u8>(group: *const u8, c: usize, h: usize) -> [__m256i; 4] {
+unsafe fn lanes_of<const F: u8>(group: *const u8, c: usize, h: usize) -> [__m256i; 2] {
+    if F == Q8_0 {
+        return [_mm256_setzero_si256(); 2];
+    }
     // SAFETY: the caller's group has these bytes.
     unsafe {
-        if F == Q8_0 {
-            let pair = group.add(4 * c * 32 + h * 16).cast::<__m128i>();
-            return [
-                _mm256_cvtepi8_epi16(_mm_loadu_si128(pair)),
-                _mm256_cvtepi8_epi16(_mm_loadu_si128(pair.add(2))),
-                _mm256_cvtepi8_epi16(_mm_loadu_si128(pair.add(4))),
-                _mm256_cvtepi8_epi16(_mm_loadu_si128(pair.add(6))),
-            ];
-        }
-        let (low, four) = (_mm256_loadu_si256(group.add(c * 64 + h * 32).cast()), _mm256_set1_epi16(15));
-        let lows = [
-            _mm256_and_si256(low, four),
-            _mm256_and_si256(_mm256_srli_epi16::<4>(low), four),
-            _mm256_and_si256(_mm256_srli_epi16::<8>(low), four),
-            _mm256_srli_epi16::<12>(low),
-        ];
-        if F != Q6K {
-            return lows;
-        }
-        let (high, two) = (_mm256_loadu_si256(group.add(256 + c / 2 * 64 + h * 32).cast()), _mm256_set1_epi16(0x30));
-        let high = _mm256_srl_epi16(high, _mm_cvtsi32_si128(8 * (c % 2) as i32));
-        [
-            _mm256_or_si256(lows[0], _mm256_and_si256(_mm256_slli_epi16::<4>(high), two)),
-            _mm256_or_si256(lows[1], _mm256_and_si256(_mm256_slli_epi16::<2>(high), two)),
-            _mm256_or_si256(lows[2], _mm256_and_si256(high, two)),
-            _mm256_or_si256(lows[3], _mm256_and_si256(_mm256_srli_epi16::<2>(high), two)),
-        ]
+        let low = _mm256_loadu_si256(group.add(c * 64 + h * 32).cast());
+        let upper = if F == Q6K {
+            _mm256_loadu_si256(group.add(256 + c / 2 * 64 + h * 32).cast())
+        } else {
+            _mm256_srli_epi32::<20>(low)
+        };
+        [low, upper]
     }
+}
+
+/// The number k of each row of that half, its offset taken away.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn number<const F: u8>(group: *const u8, [low, upper]: &[__m256i; 2], k: usize, h: usize) -> __m256 {
+    if F == Q8_0 {
+        // SAFETY: the caller's group has these bytes.
+        let bytes = unsafe { _mm_loadl_epi64(group.add(k * 16 + h * 8).cast()) };
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+    }
+    if F == Q6K {
+        let low = _mm256_srl_epi32(*low, _mm_cvtsi32_si128(4 * (k % 8) as i32));
+        let upper = _mm256_srl_epi32(*upper, _mm_cvtsi32_si128(2 * (k % 16) as i32));
+        let low = _mm256_and_si256(low, _mm256_set1_epi32(15));
+        let upper = _mm256_slli_epi32::<4>(_mm256_and_si256(upper, _mm256_set1_epi32(3)));
+        let number = _mm256_cvtepi32_ps(_mm256_or_si256(low, upper));
+        return _mm256_sub_ps(number, _mm256_set1_ps(32.0));
+    }
+    // The four bits are made the last ones of a large number's fraction, so that no conversion is needed: those of the nibble j
+    // count as one each in a number of 2^(23 - 4j).
+    let (lane, j) = if k % 8 < 5 { (*low, k % 8) } else { (*upper, k % 8 - 5) };
+    let large = ((1_u32 << (23 - 4 * j)) as f32, (1_u32 << (23 - 4 * j)) as f32 + 8.0);
+    let bits = _mm256_and_si256(lane, _mm256_set1_epi32(15 << (4 * j)));
+    let number = _mm256_or_si256(bits, _mm256_castps_si256(_mm256_set1_ps(large.0)));
+    _mm256_sub_ps(_mm256_castsi256_ps(number), _mm256_set1_ps(large.1))
 }
 
 /// Eight halves as floats.
@@ -188,15 +184,15 @@ unsafe fn bytes(at: *const u8) -> __m256i {
     _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(at.cast()) })
 }
 
-/// The scale of a group of each row of that half of the tile, or of each half of the group, and its minimum.
+/// The scale of a group of each row of that half, or of each half of the group, and what is added to every number.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn scales_of<const F: u8>(unit: *const u8, group: usize, h: usize) -> ([__m256; 2], __m256) {
     // SAFETY: the caller's unit has this header.
     unsafe {
-        let scale = halves(unit.add(16 * h));
+        let (scale, eight) = (halves(unit.add(16 * h)), _mm256_set1_ps(8.0));
         match F {
-            Q4_1 => ([scale; 2], halves(unit.add(32 + 16 * h))),
+            Q4_1 => ([scale; 2], _mm256_fmadd_ps(scale, eight, halves(unit.add(32 + 16 * h)))),
             Q4K => {
                 let at = |i: usize| bytes(unit.add(64 + 16 * i + 8 * h));
                 let (six, four) = (_mm256_set1_epi32(63), _mm256_set1_epi32(15));
@@ -211,7 +207,7 @@ unsafe fn scales_of<const F: u8>(unit: *const u8, group: usize, h: usize) -> ([_
                 };
                 let minimum = _mm256_mul_ps(halves(unit.add(32 + 16 * h)), _mm256_cvtepi32_ps(minimum));
                 let scale = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(factor));
-                ([scale; 2], _mm256_xor_ps(minimum, _mm256_set1_ps(-0.0)))
+                ([scale; 2], _mm256_fmsub_ps(scale, eight, minimum))
             }
             Q6K => {
                 let at = |i: usize| {
@@ -222,16 +218,5 @@ unsafe fn scales_of<const F: u8>(unit: *const u8, group: usize, h: usize) -> ([_
             }
             _ => ([scale; 2], _mm256_setzero_ps()),
         }
-    }
-}
-
-/// What a sum of integers begins with: the weights' offset times the activations.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn start<const F: u8>(meta: &GroupMeta, half: usize) -> __m256i {
-    match F {
-        Q4_0 => _mm256_add_epi32(_mm256_set1_epi32(meta.offsets[0]), _mm256_set1_epi32(meta.offsets[1])),
-        Q6K => _mm256_slli_epi32::<2>(_mm256_set1_epi32(meta.offsets[half])),
-        _ => _mm256_setzero_si256(),
     }
 }

@@ -1,62 +1,168 @@
-//! The products with AVX-512: a register is the sixteen rows of a tile, two neighbouring numbers of each.
+//! The products with AVX-512: a register is one number of each of the sixteen rows of a tile.
 
 #![expect(clippy::needless_range_loop, reason = "the index counts registers of several arrays at once")]
 
 use std::arch::x86_64::*;
 
-use super::activations::{GroupMeta, Strip};
+use super::activations::Strip;
 use super::layout::{GROUP, Layout};
-use crate::formats::Format;
+use super::{Q4_1, Q4K, Q6K, Q8_0, Tiles, with_format};
 use crate::panel::Target;
 
 /// Rows of a strip: each takes two registers.
 pub(super) const STRIP_ROWS: &[usize] = &[12, 8, 6, 4, 3, 2, 1];
+/// Tiles that are multiplied together where there are one or two rows, whose sums alone would wait for each other.
+pub(super) const TILES: usize = 4;
 
-const Q4_0: u8 = 0;
-const Q4_1: u8 = 1;
-const Q8_0: u8 = 2;
-const Q4K: u8 = 3;
-const Q6K: u8 = 4;
+/// # Safety
+/// As [`super::PackedMatrix::product`]; the strip's rows are one of [`STRIP_ROWS`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+pub(super) unsafe fn product(layout: Layout, tiles: Tiles<'_>, strip: &Strip<'_>, out: (Target, usize)) {
+    // SAFETY: the caller's promises.
+    with_format!(layout.format, F => unsafe { of_format::<F>(layout, tiles, strip, out) });
+}
 
-/// The numbers 8c..8c + 8 of a group, two of each row to a register.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn of_format<const F: u8>(layout: Layout, tiles: Tiles<'_>, strip: &Strip<'_>, out: (Target, usize)) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        match (strip.rows, tiles.count) {
+            (1, TILES) => rows::<F, TILES, 1>(layout, tiles, strip, out),
+            (2, TILES) => rows::<F, TILES, 2>(layout, tiles, strip, out),
+            (count, _) => tiles.one_by_one(out, |tile, out| match count {
+                12 => rows::<F, 1, 12>(layout, tile, strip, out),
+                8 => rows::<F, 1, 8>(layout, tile, strip, out),
+                6 => rows::<F, 1, 6>(layout, tile, strip, out),
+                4 => rows::<F, 1, 4>(layout, tile, strip, out),
+                3 => rows::<F, 1, 3>(layout, tile, strip, out),
+                2 => rows::<F, 1, 2>(layout, tile, strip, out),
+                _ => rows::<F, 1, 1>(layout, tile, strip, out),
+            }),
+        }
+    }
+}
+
+/// `R` tiles times `T` rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn rows<const F: u8, const R: usize, const T: usize>(
+    layout: Layout,
+    tiles: Tiles<'_>,
+    strip: &Strip<'_>,
+    (out, columns): (Target, usize),
+) {
+    let (header, bytes) = (layout.header_bytes(), layout.group_bytes());
+    let mut sums = [[_mm512_setzero_ps(); T]; R];
+    let (mut x, mut totals) = (strip.values.as_ptr(), strip.sums.as_ptr());
+    for unit in (0..tiles.tile_bytes).step_by(layout.unit_bytes()) {
+        for group in 0..layout.groups() {
+            let mut packed = [std::ptr::null(); R];
+            let mut scales = [([_mm512_setzero_ps(); 2], _mm512_setzero_ps()); R];
+            // SAFETY: the tiles and the strip have so many groups.
+            unsafe {
+                for r in 0..R {
+                    let unit = tiles.start().add(r * tiles.tile_bytes + unit);
+                    (packed[r], scales[r]) = (unit.add(header + group * bytes), scales_of::<F>(unit, group));
+                }
+                add_group::<F, R, T>(&packed, &scales, (x, totals), &mut sums);
+                (x, totals) = (x.add(T * GROUP), totals.add(T));
+            }
+        }
+    }
+    for r in 0..R {
+        let left = columns.saturating_sub(16 * r).min(16);
+        let mask = ((1_u32 << left) - 1) as u16;
+        for t in 0..T {
+            // SAFETY: the caller's promise; the mask leaves out the columns that are not there.
+            unsafe { _mm512_mask_storeu_ps(out.row(strip.first + t).wrapping_add(16 * r), mask, sums[r][t]) };
+        }
+    }
+}
+
+/// Adds the products of a group.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn numbers<const F: u8>(group: *const u8, c: usize) -> [__m512i; 4] {
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn add_group<const F: u8, const R: usize, const T: usize>(
+    packed: &[*const u8; R],
+    scales: &[([__m512; 2], __m512); R],
+    (x, totals): (*const f32, *const f32),
+    sums: &mut [[__m512; T]; R],
+) {
+    let parts = if F == Q6K { 2 } else { 1 };
+    for part in 0..parts {
+        let mut dots = [[_mm512_setzero_ps(); T]; R];
+        for c in part * 2..part * 2 + 4 / parts {
+            let mut lanes = [[_mm512_setzero_si512(); 2]; R];
+            for r in 0..R {
+                // SAFETY: the group has these numbers.
+                lanes[r] = unsafe { lanes_of::<F>(packed[r], c) };
+            }
+            for j in 0..8 {
+                for r in 0..R {
+                    // SAFETY: as above, and 32 numbers of each row are there.
+                    let number = unsafe { number::<F>(packed[r], &lanes[r], 8 * c + j) };
+                    for t in 0..T {
+                        let value = _mm512_set1_ps(unsafe { *x.add(t * GROUP + 8 * c + j) });
+                        dots[r][t] = _mm512_fmadd_ps(number, value, dots[r][t]);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            for t in 0..T {
+                sums[r][t] = _mm512_fmadd_ps(dots[r][t], scales[r].0[part], sums[r][t]);
+            }
+        }
+    }
+    if F == Q4_1 || F == Q4K {
+        for r in 0..R {
+            for t in 0..T {
+                // SAFETY: there is a sum of each row.
+                let total = _mm512_set1_ps(unsafe { *totals.add(t) });
+                sums[r][t] = _mm512_fmadd_ps(scales[r].1, total, sums[r][t]);
+            }
+        }
+    }
+}
+
+/// What the numbers 8c..8c + 8 of a group are taken from.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn lanes_of<const F: u8>(group: *const u8, c: usize) -> [__m512i; 2] {
+    if F == Q8_0 {
+        return [_mm512_setzero_si512(); 2];
+    }
     // SAFETY: the caller's group has these bytes.
     unsafe {
-        if F == Q8_0 {
-            let pair = group.add(4 * c * 32).cast::<__m256i>();
-            return [
-                _mm512_cvtepi8_epi16(_mm256_loadu_si256(pair)),
-                _mm512_cvtepi8_epi16(_mm256_loadu_si256(pair.add(1))),
-                _mm512_cvtepi8_epi16(_mm256_loadu_si256(pair.add(2))),
-                _mm512_cvtepi8_epi16(_mm256_loadu_si256(pair.add(3))),
-            ];
-        }
-        let (low, four) = (_mm512_loadu_si512(group.add(c * 64).cast()), _mm512_set1_epi16(15));
-        let lows = [
-            _mm512_and_si512(low, four),
-            _mm512_and_si512(_mm512_srli_epi16::<4>(low), four),
-            _mm512_and_si512(_mm512_srli_epi16::<8>(low), four),
-            _mm512_srli_epi16::<12>(low),
-        ];
-        if F != Q6K {
-            return lows;
-        }
-        let (high, two) = (_mm512_loadu_si512(group.add(256 + c / 2 * 64).cast()), _mm512_set1_epi16(0x30));
-        let high = _mm512_srl_epi16(high, _mm_cvtsi32_si128(8 * (c % 2) as i32));
-        [
-            _mm512_or_si512(lows[0], _mm512_and_si512(_mm512_slli_epi16::<4>(high), two)),
-            _mm512_or_si512(lows[1], _mm512_and_si512(_mm512_slli_epi16::<2>(high), two)),
-            _mm512_or_si512(lows[2], _mm512_and_si512(high, two)),
-            _mm512_or_si512(lows[3], _mm512_and_si512(_mm512_srli_epi16::<2>(high), two)),
-        ]
+        let low = _mm512_loadu_si512(group.add(c * 64).cast());
+        let upper = if F == Q6K { _mm512_loadu_si512(group.add(256 + c / 2 * 64).cast()) } else { low };
+        [low, upper]
     }
+}
+
+/// The number k of each row, its offset taken away. A lane chooses from a table by its lowest four bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn number<const F: u8>(group: *const u8, [low, upper]: &[__m512i; 2], k: usize) -> __m512 {
+    if F == Q8_0 {
+        // SAFETY: the caller's group has these bytes.
+        let bytes = unsafe { _mm_loadu_si128(group.add(k * 16).cast()) };
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+    }
+    let low = _mm512_srl_epi32(*low, _mm_cvtsi32_si128(4 * (k % 8) as i32));
+    let fours = _mm512_setr_ps(-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0);
+    let low = _mm512_permutexvar_ps(low, fours);
+    if F != Q6K {
+        return low;
+    }
+    // Of the four bits that choose, two are the number's and two its neighbour's: the table repeats itself.
+    let twos = _mm512_broadcast_f32x4(_mm_setr_ps(-24.0, -8.0, 8.0, 24.0));
+    let upper = _mm512_srl_epi32(*upper, _mm_cvtsi32_si128(2 * (k % 16) as i32));
+    _mm512_add_ps(low, _mm512_permutexvar_ps(upper, twos))
 }
 
 /// Sixteen halves as floats.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn halves(at: *const u8) -> __m512 {
     // SAFETY: the caller has 32 bytes there.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
@@ -64,21 +170,21 @@ unsafe fn halves(at: *const u8) -> __m512 {
 
 /// Sixteen bytes without sign.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn bytes(at: *const u8) -> __m512i {
     // SAFETY: the caller has 16 bytes there.
     _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(at.cast()) })
 }
 
-/// The scale of a group of each row, or of each half of it, and what its minimum is subtracted as.
+/// The scale of a group of each row, or of each half of it, and what is added to every number.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn scales<const F: u8>(unit: *const u8, group: usize) -> ([__m512; 2], __m512) {
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn scales_of<const F: u8>(unit: *const u8, group: usize) -> ([__m512; 2], __m512) {
     // SAFETY: the caller's unit has this header.
     unsafe {
-        let scale = halves(unit);
+        let (scale, eight) = (halves(unit), _mm512_set1_ps(8.0));
         match F {
-            Q4_1 => ([scale; 2], halves(unit.add(32))),
+            Q4_1 => ([scale; 2], _mm512_fmadd_ps(scale, eight, halves(unit.add(32)))),
             Q4K => {
                 let at = |i: usize| bytes(unit.add(64 + 16 * i));
                 let (six, four) = (_mm512_set1_epi32(63), _mm512_set1_epi32(15));
@@ -92,7 +198,8 @@ unsafe fn scales<const F: u8>(unit: *const u8, group: usize) -> ([__m512; 2], __
                     (factor, _mm512_or_si512(_mm512_srli_epi32::<4>(low), second))
                 };
                 let minimum = _mm512_mul_ps(halves(unit.add(32)), _mm512_cvtepi32_ps(minimum));
-                ([_mm512_mul_ps(scale, _mm512_cvtepi32_ps(factor)); 2], _mm512_xor_ps(minimum, _mm512_set1_ps(-0.0)))
+                let scale = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(factor));
+                ([scale; 2], _mm512_fmsub_ps(scale, eight, minimum))
             }
             Q6K => {
                 let at = |i: usize| {
@@ -104,137 +211,4 @@ unsafe fn scales<const F: u8>(unit: *const u8, group: usize) -> ([__m512; 2], __
             _ => ([scale; 2], _mm512_setzero_ps()),
         }
     }
-}
-
-/// What a sum of integers begins with: the weights' offset times the activations.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn start<const F: u8>(meta: &GroupMeta, half: usize) -> __m512i {
-    match F {
-        Q4_0 => _mm512_add_epi32(_mm512_set1_epi32(meta.offsets[0]), _mm512_set1_epi32(meta.offsets[1])),
-        Q6K => _mm512_slli_epi32::<2>(_mm512_set1_epi32(meta.offsets[half])),
-        _ => _mm512_setzero_si512(),
-    }
-}
-
-macro_rules! products {
-    ($(#[$about:meta])* $name:ident, $features:tt, $add:expr) => {
-        $(#[$about])*
-        pub(super) mod $name {
-            use super::*;
-
-            /// # Safety
-            /// As [`super::super::PackedMatrix::product`]; the strip's rows are one of [`STRIP_ROWS`].
-            #[target_feature(enable = $features)]
-            pub(in crate::packed) unsafe fn product(
-                layout: Layout,
-                tile: &[u8],
-                strip: &Strip<'_>,
-                out: (Target, usize),
-            ) {
-                // SAFETY: the caller's promises.
-                unsafe {
-                    match layout.format {
-                        Format::Q4_0 => of_format::<Q4_0>(layout, tile, strip, out),
-                        Format::Q4_1 => of_format::<Q4_1>(layout, tile, strip, out),
-                        Format::Q4K => of_format::<Q4K>(layout, tile, strip, out),
-                        Format::Q6K => of_format::<Q6K>(layout, tile, strip, out),
-                        _ => of_format::<Q8_0>(layout, tile, strip, out),
-                    }
-                }
-            }
-
-            #[target_feature(enable = $features)]
-            unsafe fn of_format<const F: u8>(layout: Layout, tile: &[u8], strip: &Strip<'_>, out: (Target, usize)) {
-                // SAFETY: the caller's promises.
-                unsafe {
-                    match strip.rows {
-                        12 => rows::<F, 12>(layout, tile, strip, out),
-                        8 => rows::<F, 8>(layout, tile, strip, out),
-                        6 => rows::<F, 6>(layout, tile, strip, out),
-                        4 => rows::<F, 4>(layout, tile, strip, out),
-                        3 => rows::<F, 3>(layout, tile, strip, out),
-                        2 => rows::<F, 2>(layout, tile, strip, out),
-                        _ => rows::<F, 1>(layout, tile, strip, out),
-                    }
-                }
-            }
-
-            #[target_feature(enable = $features)]
-            unsafe fn rows<const F: u8, const T: usize>(
-                layout: Layout,
-                tile: &[u8],
-                strip: &Strip<'_>,
-                (out, columns): (Target, usize),
-            ) {
-                let (header, bytes) = (layout.header_bytes(), layout.group_bytes());
-                let mut sums = [_mm512_setzero_ps(); T];
-                let (mut x, mut meta) = (strip.integers.as_ptr(), strip.meta.as_ptr());
-                for unit in tile.chunks_exact(layout.unit_bytes()) {
-                    for group in 0..layout.groups() {
-                        // SAFETY: tile and strip have so many groups.
-                        unsafe {
-                            let packed = unit.as_ptr().add(header + group * bytes);
-                            let scales = scales::<F>(unit.as_ptr(), group);
-                            add_group::<F, T>((packed, scales), (x, &*meta.cast()), &mut sums);
-                            (x, meta) = (x.add(T * GROUP), meta.add(T));
-                        }
-                    }
-                }
-                let mask = u16::MAX >> (16 - columns);
-                for (t, sum) in sums.into_iter().enumerate() {
-                    // SAFETY: the caller's promise; the mask leaves out the columns that are not there.
-                    unsafe { _mm512_mask_storeu_ps(out.row(strip.first + t), mask, sum) };
-                }
-            }
-
-            #[inline]
-            #[target_feature(enable = $features)]
-            unsafe fn add_group<const F: u8, const T: usize>(
-                (packed, (scale, minimum)): (*const u8, ([__m512; 2], __m512)),
-                (x, meta): (*const i16, &[GroupMeta; T]),
-                sums: &mut [__m512; T],
-            ) {
-                let halves = if F == Q6K { 2 } else { 1 };
-                for half in 0..halves {
-                    let mut dots = [_mm512_setzero_si512(); T];
-                    for t in 0..T {
-                        dots[t] = start::<F>(&meta[t], half);
-                    }
-                    for c in half * 2..half * 2 + 4 / halves {
-                        // SAFETY: the group has these numbers.
-                        let numbers = unsafe { numbers::<F>(packed, c) };
-                        for j in 0..4 {
-                            for t in 0..T {
-                                // SAFETY: 32 integers of each row are there.
-                                let pair = unsafe { x.add(t * GROUP + 8 * c + 2 * j).cast::<i32>().read_unaligned() };
-                                dots[t] = $add(dots[t], numbers[j], _mm512_set1_epi32(pair));
-                            }
-                        }
-                    }
-                    for t in 0..T {
-                        let factor = _mm512_mul_ps(scale[half], _mm512_set1_ps(meta[t].scale));
-                        sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t]), factor, sums[t]);
-                    }
-                }
-                if F == Q4_1 || F == Q4K {
-                    for t in 0..T {
-                        sums[t] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(meta[t].sum), sums[t]);
-                    }
-                }
-            }
-        }
-    };
-}
-
-products! {
-    /// With a product and an addition for each two numbers.
-    plain, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
-    |sum, a, b| _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
-}
-
-products! {
-    /// With one instruction for both.
-    vnni, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma",
-    |sum, a, b| _mm512_dpwssd_epi32(sum, a, b)
 }

@@ -2,13 +2,12 @@
 //! takes as many bytes as those blocks.
 //!
 //! A unit begins with the scales: each of their bytes or halves for row 0, then for row 1, and so on. Behind them stand the numbers,
-//! a group of 32 after the other, so that a register of 16-bit lanes holds two neighbouring numbers of every row, those of row r in
-//! the lanes 2r and 2r + 1:
+//! a group of 32 after the other:
 //!
-//! - of 4 bits: four times 64 bytes. Part c has in the nibbles j of lane 2r + p the number 8c + 2j + p of row r.
-//! - of 8 bits: sixteen times 32 bytes. Part c has in byte 2r + p the number 2c + p of row r.
-//! - of 6 bits: the low four bits as above, then twice 64 bytes of upper bits. Part c has in the bits 2f and 2f + 1 of lane 2r + p
-//!   those of the number 16c + 2f + p of row r.
+//! - of 4 bits: four times sixteen 32-bit lanes, one a row. Part c has in the nibbles j of a lane the numbers 8c + j.
+//! - of 8 bits: 32 times sixteen bytes, one a row.
+//! - of 6 bits: the low four bits as above, then twice sixteen 32-bit lanes of upper bits. Part c has in the bits 2f and 2f + 1 of a
+//!   lane those of the number 16c + f.
 
 use crate::formats::Format;
 
@@ -32,7 +31,7 @@ struct Field(usize, usize, usize);
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     pub(super) format: Format,
-    pub(super) width: Width,
+    width: Width,
     fields: &'static [Field],
 }
 
@@ -86,7 +85,7 @@ impl Layout {
         }
     }
 
-    /// Puts a block into a unit, whose bytes for that row are zero.
+    /// Puts a block into a unit.
     pub(super) fn put(self, block: &[u8], row: usize, unit: &mut [u8]) {
         self.each_element(row, |from, to, size| unit[to..to + size].copy_from_slice(&block[from..from + size]));
         let (header, bytes) = (self.header_bytes(), self.group_bytes());
@@ -99,41 +98,38 @@ impl Layout {
     pub(super) fn take(self, unit: &[u8], row: usize, block: &mut [u8]) {
         block.fill(0);
         self.each_element(row, |to, from, size| block[to..to + size].copy_from_slice(&unit[from..from + size]));
-        let (header, bytes) = (self.header_bytes(), self.group_bytes());
-        for (group, packed) in unit[header..].chunks_exact(bytes).enumerate() {
-            set_numbers(self.format, block, group, &self.take_numbers(row, packed));
+        for group in 0..self.groups() {
+            let packed = self.group(unit, group);
+            let numbers = std::array::from_fn(|k| self.number(packed, row, k));
+            set_numbers(self.format, block, group, &numbers);
         }
     }
 
     fn put_numbers(self, numbers: &[u8; GROUP], row: usize, packed: &mut [u8]) {
-        for (k, &number) in numbers.iter().enumerate() {
-            match self.width {
-                Width::Eight => packed[byte_place(k, row)] = number,
-                Width::Four | Width::Six => {
-                    let (at, shift) = nibble_place(k, row);
-                    packed[at] |= (number & 15) << shift;
-                }
-            }
-            if self.width == Width::Six {
-                let (at, shift) = pair_place(k, row);
-                packed[at] |= (number >> 4) << shift;
+        if self.width == Width::Eight {
+            return numbers.iter().enumerate().for_each(|(k, &number)| packed[k * ROWS + row] = number);
+        }
+        let mut put =
+            |part: usize, lane: u32| packed[(part * ROWS + row) * 4..][..4].copy_from_slice(&lane.to_le_bytes());
+        for (part, eight) in numbers.as_chunks::<8>().0.iter().enumerate() {
+            put(part, (0..8).fold(0, |lane, j| lane | u32::from(eight[j] & 15) << (4 * j)));
+        }
+        if self.width == Width::Six {
+            for (part, sixteen) in numbers.as_chunks::<16>().0.iter().enumerate() {
+                put(4 + part, (0..16).fold(0, |lane, f| lane | u32::from(sixteen[f] >> 4) << (2 * f)));
             }
         }
     }
 
-    fn take_numbers(self, row: usize, packed: &[u8]) -> [u8; GROUP] {
-        std::array::from_fn(|k| self.number(packed, row, k))
-    }
-
-    /// The number k of a row in a group: unsigned but for the 8-bit ones.
+    /// The number k of a row in a group, as it was stored.
     pub(super) fn number(self, packed: &[u8], row: usize, k: usize) -> u8 {
-        let nibble = |(at, shift): (usize, u32)| (packed[at] >> shift) & 15;
+        let nibble = || (packed[(k / 8 * ROWS + row) * 4 + k % 8 / 2] >> (4 * (k % 2))) & 15;
         match self.width {
-            Width::Eight => packed[byte_place(k, row)],
-            Width::Four => nibble(nibble_place(k, row)),
+            Width::Eight => packed[k * ROWS + row],
+            Width::Four => nibble(),
             Width::Six => {
-                let (at, shift) = pair_place(k, row);
-                nibble(nibble_place(k, row)) | ((packed[at] >> shift) & 3) << 4
+                let upper = packed[((4 + k / 16) * ROWS + row) * 4 + k % 16 / 4] >> (2 * (k % 4));
+                nibble() | (upper & 3) << 4
             }
         }
     }
@@ -144,35 +140,25 @@ impl Layout {
     }
 }
 
-fn byte_place(k: usize, row: usize) -> usize {
-    k / 2 * 32 + 2 * row + k % 2
-}
-
-/// The byte of a 4-bit number, and by how many bits it is shifted.
-fn nibble_place(k: usize, row: usize) -> (usize, u32) {
-    let (part, nibble, lane) = (k / 8, k % 8 / 2, 2 * row + k % 2);
-    (part * 64 + 2 * lane + nibble / 2, 4 * (nibble % 2) as u32)
-}
-
-/// The same for the upper bits of a 6-bit number.
-fn pair_place(k: usize, row: usize) -> (usize, u32) {
-    let (part, field, lane) = (k / 16, k % 16 / 2, 2 * row + k % 2);
-    (256 + part * 64 + 2 * lane + field / 4, 2 * (field % 4) as u32)
-}
-
 /// The numbers of a group of a block, as the format stores them.
 fn numbers_of(format: Format, block: &[u8], group: usize) -> [u8; GROUP] {
-    std::array::from_fn(|k| {
-        let nibble = |(at, shift): (usize, u32)| (block[at] >> shift) & 15;
-        match format {
-            Format::Q8_0 => block[2 + k],
-            Format::Q6K => {
+    let mut numbers = [0; GROUP];
+    match format {
+        Format::Q8_0 => numbers.copy_from_slice(&block[2..]),
+        Format::Q6K => {
+            for (k, number) in numbers.iter_mut().enumerate() {
                 let ((low, low_shift), (high, high_shift)) = q6k_places(group, k);
-                nibble((low, low_shift)) | ((block[high] >> high_shift) & 3) << 4
+                *number = ((block[low] >> low_shift) & 15) | ((block[high] >> high_shift) & 3) << 4;
             }
-            format => nibble(stored_nibble(format, group, k)),
         }
-    })
+        format => {
+            for (k, number) in numbers.iter_mut().enumerate() {
+                let (at, shift) = stored_nibble(format, group, k);
+                *number = (block[at] >> shift) & 15;
+            }
+        }
+    }
+    numbers
 }
 
 /// The way back; the bits of the numbers are zero in `block`.

@@ -1,9 +1,10 @@
 //! Quantised weights rearranged once, so that products read them as they lie: tiles of sixteen interleaved rows (the module
-//! `layout`), multiplied in 16-bit fixed point (the module `activations`).
+//! `layout`), each lane of a register a row.
 //!
-//! A product of a group of 32 numbers is a sum of integers without any rounding. The groups of a row are added in order, each
-//! product fused into the sum: first the integers times the product of both scales, then, where the format has one, the minimum times
-//! the sum of the activations. So a result depends on its own row alone, whatever computes it.
+//! The order of every sum is fixed. The 32 numbers of a group (16 with a format that has a scale for so many), as the integers they
+//! are stored as less the format's offset, are multiplied by the activations in order, each product fused into a sum that begins with
+//! zero; that times the scale is fused into the sum of the row, and then, where the format has minima, the minimum plus the offset
+//! times the scale, times the sum of the group's activations. So a result depends on its own row alone, whatever computes it.
 
 #![expect(unsafe_code, reason = "jobs write disjoint columns of one output")]
 
@@ -107,14 +108,15 @@ impl PackedMatrix {
         self.cols / self.layout.format.block_len() * self.layout.unit_bytes()
     }
 
-    fn tile(&self, index: usize) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[index * self.tile_bytes()..][..self.tile_bytes()]
+    fn tiles(&self, first: usize, count: usize) -> Tiles<'_> {
+        let tile_bytes = self.tile_bytes();
+        let bytes = &bytemuck::cast_slice(&self.lines)[first * tile_bytes..][..count * tile_bytes];
+        Tiles { bytes, tile_bytes, count }
     }
 
     /// `out` `[m, rows]` = `x` `[m, cols]` · `self`ᵀ (+ `bias` `[rows]`), for any m.
     ///
-    /// The activations are rounded to 16 bits, with a scale for each 32 of them; the products are as good as those of f32 within
-    /// some 1e-5 of their size. A row of `out` depends on its own row of `x` alone, to the bit.
+    /// A row of `out` depends on its own row of `x` alone, to the bit: the order of its sum is told in this module.
     ///
     /// # Errors
     /// When `x` is no whole number of rows, or `out` or `bias` has another length.
@@ -131,14 +133,17 @@ impl PackedMatrix {
         let activations = Activations::new(threads, x, self.cols, (strip_rows(threads.isa()), &mut room));
         let target = Target::new(out, self.rows);
         let tiles = self.rows.div_ceil(ROWS);
+        let together = tiles_together(threads.isa());
         let fair = tiles.div_ceil(JOBS_A_THREAD * threads.count());
-        let job_tiles = fair.max(JOB_BYTES.div_ceil(self.tile_bytes() * m)).min(tiles);
+        let job_tiles = fair.max(JOB_BYTES.div_ceil(self.tile_bytes() * m)).next_multiple_of(together);
         threads.for_each(tiles.div_ceil(job_tiles), |job| {
-            for tile in job * job_tiles..tiles.min((job + 1) * job_tiles) {
-                let columns = ROWS.min(self.rows - tile * ROWS);
+            let end = tiles.min((job + 1) * job_tiles);
+            for tile in (job * job_tiles..end).step_by(together) {
+                let columns = (together * ROWS).min(self.rows - tile * ROWS);
+                let some = self.tiles(tile, together.min(end - tile));
                 for strip in activations.strips() {
                     // SAFETY: these columns of `out` exist in every row and belong to this job alone.
-                    unsafe { self.product(threads.isa(), tile, strip, (target.at_column(tile * ROWS), columns)) };
+                    unsafe { self.product(threads.isa(), some, strip, (target.at_column(tile * ROWS), columns)) };
                 }
             }
         });
@@ -147,24 +152,23 @@ impl PackedMatrix {
         Ok(())
     }
 
-    /// Writes the first `columns` products of a tile with each row of the strip.
+    /// Writes the first `columns` products of some tiles with each row of the strip.
     ///
     /// # Safety
     /// `out` must be valid for writes of `columns` floats in each row of the strip, and nothing else may touch those meanwhile.
-    unsafe fn product(&self, isa: Isa, tile: usize, strip: &Strip<'_>, (out, columns): (Target, usize)) {
-        let (layout, tile) = (self.layout, self.tile(tile));
-        let groups = self.cols / layout::GROUP;
-        assert!(strip.integers.len() == groups * strip.rows * layout::GROUP && strip.meta.len() == groups * strip.rows);
-        // SAFETY: the caller's promise is passed on, an `Isa` of a level exists only where its instructions do, and tile and strip
+    unsafe fn product(&self, isa: Isa, tiles: Tiles<'_>, strip: &Strip<'_>, (out, columns): (Target, usize)) {
+        let (layout, groups) = (self.layout, self.cols / layout::GROUP);
+        assert!(strip.values.len() == strip.rows * self.cols && strip.sums.len() == strip.rows * groups);
+        // SAFETY: the caller's promise is passed on, an `Isa` of a level exists only where its instructions do, and tiles and strip
         // are as long as the number of groups says.
         match isa.level() {
-            Level::Scalar => unsafe { scalar::product(layout, tile, strip, (out, columns)) },
+            Level::Scalar => unsafe {
+                tiles.one_by_one((out, columns), |tile, out| scalar::product(layout, tile.bytes, strip, out));
+            },
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::product(layout, tile, strip, (out, columns)) },
+            Level::Avx2 => unsafe { avx2::product(layout, tiles, strip, (out, columns)) },
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { avx512::plain::product(layout, tile, strip, (out, columns)) },
-            #[cfg(target_arch = "x86_64")]
-            Level::Vnni => unsafe { avx512::vnni::product(layout, tile, strip, (out, columns)) },
+            Level::Avx512 => unsafe { avx512::product(layout, tiles, strip, (out, columns)) },
         }
     }
 
@@ -180,7 +184,7 @@ impl PackedMatrix {
         let (isa, format) = (Isa::best(), self.layout.format);
         let mut block = vec![0; format.block_bytes()];
         for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.cols)) {
-            let units = self.tile(id as usize / ROWS).chunks_exact(self.layout.unit_bytes());
+            let units = self.tiles(id as usize / ROWS, 1).bytes.chunks_exact(self.layout.unit_bytes());
             for (unit, out) in units.zip(out.chunks_exact_mut(format.block_len())) {
                 self.layout.take(unit, id as usize % ROWS, &mut block);
                 expand_blocks(isa, format, &block, out);
@@ -190,6 +194,57 @@ impl PackedMatrix {
     }
 }
 
+/// Some tiles, one after the other.
+#[derive(Clone, Copy)]
+struct Tiles<'a> {
+    bytes: &'a [u8],
+    tile_bytes: usize,
+    count: usize,
+}
+
+impl Tiles<'_> {
+    /// Where the first begins.
+    fn start(&self) -> *const u8 {
+        self.bytes.as_ptr()
+    }
+
+    /// Calls `product` with each tile and the columns that are its own.
+    fn one_by_one(self, (out, columns): (Target, usize), mut product: impl FnMut(Self, (Target, usize))) {
+        for (index, bytes) in self.bytes.chunks_exact(self.tile_bytes).enumerate() {
+            let first = index * ROWS;
+            product(Self { bytes, count: 1, ..self }, (out.at_column(first), ROWS.min(columns - first)));
+        }
+    }
+}
+
+/// The formats as numbers, for functions that are compiled once for each of them.
+const Q4_0: u8 = 0;
+const Q4_1: u8 = 1;
+const Q8_0: u8 = 2;
+const Q4K: u8 = 3;
+const Q6K: u8 = 4;
+
+/// Runs the expression with the constant of the format.
+macro_rules! with_format {
+    ($format:expr, $name:ident => $run:expr) => {{
+        use crate::formats::Format;
+        macro_rules! run {
+            ($constant:expr) => {{
+                const $name: u8 = $constant;
+                $run
+            }};
+        }
+        match $format {
+            Format::Q4_0 => run!(crate::packed::Q4_0),
+            Format::Q4_1 => run!(crate::packed::Q4_1),
+            Format::Q4K => run!(crate::packed::Q4K),
+            Format::Q6K => run!(crate::packed::Q6K),
+            _ => run!(crate::packed::Q8_0),
+        }
+    }};
+}
+use with_format;
+
 /// Into how many rows at a time activations are cut, the most first: as many sums as the registers hold.
 fn strip_rows(isa: Isa) -> &'static [usize] {
     match isa.level() {
@@ -197,7 +252,18 @@ fn strip_rows(isa: Isa) -> &'static [usize] {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => avx2::STRIP_ROWS,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Vnni => avx512::STRIP_ROWS,
+        Level::Avx512 => avx512::STRIP_ROWS,
+    }
+}
+
+/// How many tiles are handed out together.
+fn tiles_together(isa: Isa) -> usize {
+    match isa.level() {
+        Level::Scalar => 1,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::TILES,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::TILES,
     }
 }
 

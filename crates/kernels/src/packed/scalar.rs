@@ -24,53 +24,56 @@ fn dot(layout: Layout, (tile, row): (&[u8], usize), (strip, t): (&Strip<'_>, usi
         layout.take(unit, row, &mut block);
         for group in 0..layout.groups() {
             let at = (index * layout.groups() + group) * strip.rows + t;
-            let (x, meta) = (&strip.integers[at * GROUP..][..GROUP], strip.meta[at]);
-            let (packed, scales) = (layout.group(unit, group), scales(layout.format, &block, group));
+            let (x, packed) = (&strip.values[at * GROUP..][..GROUP], layout.group(unit, group));
+            let scales = scales(layout.format, &block, group);
             let part = GROUP / scales.parts;
             for p in 0..scales.parts {
-                let whole = |k: usize| scales.number(layout.number(packed, row, k)) * i32::from(x[k]);
-                let dot: i32 = (p * part..(p + 1) * part).map(whole).sum();
-                sum = (dot as f32).mul_add(scales.scale[p] * meta.scale, sum);
+                let mut dot = 0.0f32;
+                for k in p * part..(p + 1) * part {
+                    dot = scales.number(layout.number(packed, row, k)).mul_add(x[k], dot);
+                }
+                sum = dot.mul_add(scales.scale[p], sum);
             }
-            if let Some(minimum) = scales.minimum {
-                sum = minimum.mul_add(meta.sum, sum);
+            if let Some(shift) = scales.shift {
+                sum = shift.mul_add(strip.sums[at], sum);
             }
         }
     }
     sum
 }
 
-/// What the numbers of a group stand for.
+/// What the numbers of a group stand for: `(number - offset) * scale + shift`.
 struct Scales {
     /// How many parts there are, each with its own scale.
     parts: usize,
     scale: [f32; 2],
-    minimum: Option<f32>,
-    /// What is taken from a number, or `None` where it has a sign.
+    shift: Option<f32>,
+    /// `None` where numbers have a sign.
     offset: Option<i32>,
 }
 
 impl Scales {
-    fn number(&self, stored: u8) -> i32 {
-        self.offset.map_or_else(|| i32::from(stored.cast_signed()), |offset| i32::from(stored) - offset)
+    fn number(&self, stored: u8) -> f32 {
+        self.offset.map_or_else(|| i32::from(stored.cast_signed()), |offset| i32::from(stored) - offset) as f32
     }
 }
 
 fn scales(format: Format, block: &[u8], group: usize) -> Scales {
     let half = |at: usize| half_to_f32(u16::from_le_bytes([block[at], block[at + 1]]));
-    let plain = Scales { parts: 1, scale: [half(0), 0.0], minimum: None, offset: Some(0) };
+    let plain = Scales { parts: 1, scale: [half(0), 0.0], shift: None, offset: Some(8) };
     match format {
-        Format::Q4_0 => Scales { offset: Some(8), ..plain },
-        Format::Q4_1 => Scales { minimum: Some(half(2)), ..plain },
+        Format::Q4_1 => Scales { shift: Some(half(0).mul_add(8.0, half(2))), ..plain },
         Format::Q4K => {
             let (scale, minimum) = scale_and_minimum(&block[4..16], group);
-            let scale = [half(0) * f32::from(scale), 0.0];
-            Scales { scale, minimum: Some(-(half(2) * f32::from(minimum))), ..plain }
+            let scale = half(0) * f32::from(scale);
+            let shift = scale.mul_add(8.0, -(half(2) * f32::from(minimum)));
+            Scales { scale: [scale, 0.0], shift: Some(shift), ..plain }
         }
         Format::Q6K => {
             let scale = [0, 1].map(|part| half(208) * f32::from(block[192 + 2 * group + part].cast_signed()));
             Scales { parts: 2, scale, offset: Some(32), ..plain }
         }
-        _ => Scales { offset: None, ..plain },
+        Format::Q8_0 => Scales { offset: None, ..plain },
+        _ => plain,
     }
 }

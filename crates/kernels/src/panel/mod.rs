@@ -101,7 +101,7 @@ pub(crate) unsafe fn dot_products(isa: Isa, weights: &Rows<'_>, inputs: &Rows<'_
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { avx2::dot_products(weights, inputs, out) },
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Vnni => unsafe { avx512::dot_products(weights, inputs, out) },
+        Level::Avx512 => unsafe { avx512::dot_products(weights, inputs, out) },
     }
 }
 
@@ -118,6 +118,6 @@ pub(crate) unsafe fn weighted_sums(isa: Isa, factors: &Rows<'_>, values: &Rows<'
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { avx2::weighted_sums(factors, values, out) },
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Vnni => unsafe { avx512::weighted_sums(factors, values, out) },
+        Level::Avx512 => unsafe { avx512::weighted_sums(factors, values, out) },
     }
 }
