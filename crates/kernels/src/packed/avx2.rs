@@ -5,41 +5,99 @@
 use std::arch::x86_64::*;
 
 use super::activations::Strip;
-use super::layout::{GROUP, Layout};
+use super::layout::{GROUP, Layout, ROWS};
 use super::{Q4_1, Q4K, Q6K, Q8_0, Tiles, with_format};
 use crate::panel::Target;
+use crate::threads::with_scratch;
 
 /// Rows of a strip: each takes four registers.
 pub(super) const STRIP_ROWS: &[usize] = &[3, 2, 1];
 /// Tiles that are multiplied together where there is one row, whose sums alone would wait for each other.
 pub(super) const TILES: usize = 2;
 
+/// Strips from which on the numbers of a tile are expanded once for all of them.
+const MANY: usize = 3;
+
 /// # Safety
-/// As [`super::PackedMatrix::product`]; the strip's rows are one of [`STRIP_ROWS`].
+/// As [`super::PackedMatrix::product`]; the rows of each strip are one of [`STRIP_ROWS`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn product(layout: Layout, tiles: Tiles<'_>, strip: &Strip<'_>, out: (Target, usize)) {
+pub(super) unsafe fn product(layout: Layout, tiles: Tiles<'_>, strips: &[Strip<'_>], out: (Target, usize)) {
     // SAFETY: the caller's promises.
-    with_format!(layout.format, F => unsafe { of_format::<F>(layout, tiles, strip, out) });
+    with_format!(layout.format, F => unsafe { of_format::<F>(layout, tiles, strips, out) });
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn of_format<const F: u8>(layout: Layout, tiles: Tiles<'_>, strip: &Strip<'_>, out: (Target, usize)) {
+unsafe fn of_format<const F: u8>(layout: Layout, tiles: Tiles<'_>, strips: &[Strip<'_>], out: (Target, usize)) {
+    if strips.len() < MANY {
+        for strip in strips {
+            // SAFETY: the caller's promises.
+            unsafe {
+                match (strip.rows, tiles.count) {
+                    (1, TILES) => rows::<F, 4, 1, false>(layout, tiles, strip, out),
+                    _ => tiles.one_by_one(out, |tile, out| any_rows::<F, false>(layout, tile, strip, out)),
+                }
+            }
+        }
+        return;
+    }
+    tiles.one_by_one(out, |tile, out| {
+        let numbers = tile.tile_bytes / layout.unit_bytes() * layout.groups() * GROUP * ROWS;
+        with_scratch(numbers, |room| {
+            // SAFETY: the caller's promises, and there is room for so many numbers.
+            unsafe { expand::<F>(layout, tile, room) };
+            let tile = Tiles { expanded: room.as_ptr(), ..tile };
+            for strip in strips {
+                unsafe { any_rows::<F, true>(layout, tile, strip, out) };
+            }
+        });
+    });
+}
+
+/// One tile times a strip, from its numbers as floats where `E` says so.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn any_rows<const F: u8, const E: bool>(
+    layout: Layout,
+    tile: Tiles<'_>,
+    strip: &Strip<'_>,
+    out: (Target, usize),
+) {
     // SAFETY: the caller's promises.
     unsafe {
-        match (strip.rows, tiles.count) {
-            (1, TILES) => rows::<F, 4, 1>(layout, tiles, strip, out),
-            (count, _) => tiles.one_by_one(out, |tile, out| match count {
-                3 => rows::<F, 2, 3>(layout, tile, strip, out),
-                2 => rows::<F, 2, 2>(layout, tile, strip, out),
-                _ => rows::<F, 2, 1>(layout, tile, strip, out),
-            }),
+        match strip.rows {
+            3 => rows::<F, 2, 3, E>(layout, tile, strip, out),
+            2 => rows::<F, 2, 2, E>(layout, tile, strip, out),
+            _ => rows::<F, 2, 1, E>(layout, tile, strip, out),
+        }
+    }
+}
+
+/// Writes the numbers of a tile as floats, less their offset: sixteen rows of the first, then of the second, and so on.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn expand<const F: u8>(layout: Layout, tile: Tiles<'_>, room: &mut [f32]) {
+    let mut groups = room.chunks_exact_mut(GROUP * ROWS);
+    for unit in tile.bytes.chunks_exact(layout.unit_bytes()) {
+        for group in 0..layout.groups() {
+            let packed = layout.group(unit, group).as_ptr();
+            let Some(room) = groups.next() else { return };
+            for (c, room) in room.chunks_exact_mut(8 * ROWS).enumerate() {
+                // SAFETY: the group has these numbers, and the room as many.
+                unsafe {
+                    for h in 0..2 {
+                        let lanes = lanes_of::<F>(packed, c, h);
+                        for j in 0..8 {
+                            let number = number::<F>(packed, &lanes, 8 * c + j, h);
+                            _mm256_storeu_ps(room.as_mut_ptr().add(j * ROWS + 8 * h), number);
+                        }
+                    }
+                }
+            }
         }
     }
 }
 
 /// `H` halves of tiles times `T` rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows<const F: u8, const H: usize, const T: usize>(
+unsafe fn rows<const F: u8, const H: usize, const T: usize, const E: bool>(
     layout: Layout,
     tiles: Tiles<'_>,
     strip: &Strip<'_>,
@@ -47,7 +105,7 @@ unsafe fn rows<const F: u8, const H: usize, const T: usize>(
 ) {
     let (header, bytes) = (layout.header_bytes(), layout.group_bytes());
     let mut sums = [[_mm256_setzero_ps(); T]; H];
-    let (mut x, mut totals) = (strip.values.as_ptr(), strip.sums.as_ptr());
+    let (mut x, mut totals, mut expanded) = (strip.values.as_ptr(), strip.sums.as_ptr(), tiles.expanded);
     for unit in (0..tiles.tile_bytes).step_by(layout.unit_bytes()) {
         for group in 0..layout.groups() {
             let mut packed = [std::ptr::null(); H];
@@ -58,7 +116,11 @@ unsafe fn rows<const F: u8, const H: usize, const T: usize>(
                     let unit = tiles.start().add(h / 2 * tiles.tile_bytes + unit);
                     (packed[h], scales[h]) = (unit.add(header + group * bytes), scales_of::<F>(unit, group, h % 2));
                 }
-                add_group::<F, H, T>(&packed, &scales, (x, totals), &mut sums);
+                if E {
+                    packed = [expanded.cast(); H];
+                    expanded = expanded.wrapping_add(GROUP * ROWS);
+                }
+                add_group::<F, H, T, E>(&packed, &scales, (x, totals), &mut sums);
                 (x, totals) = (x.add(T * GROUP), totals.add(T));
             }
         }
@@ -76,7 +138,7 @@ unsafe fn rows<const F: u8, const H: usize, const T: usize>(
 /// Adds the products of a group.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_group<const F: u8, const H: usize, const T: usize>(
+unsafe fn add_group<const F: u8, const H: usize, const T: usize, const E: bool>(
     packed: &[*const u8; H],
     scales: &[([__m256; 2], __m256); H],
     (x, totals): (*const f32, *const f32),
@@ -89,13 +151,18 @@ unsafe fn add_group<const F: u8, const H: usize, const T: usize>(
             let mut lanes = [[_mm256_setzero_si256(); 2]; H];
             for h in 0..H {
                 // SAFETY: the group has these numbers.
-                lanes[h] = unsafe { lanes_of::<F>(packed[h], c, h % 2) };
+                lanes[h] = if E { lanes[h] } else { unsafe { lanes_of::<F>(packed[h], c, h % 2) } };
             }
             for j in 0..8 {
                 let mut numbers = [_mm256_setzero_ps(); H];
                 for h in 0..H {
                     // SAFETY: as above.
-                    numbers[h] = unsafe { number::<F>(packed[h], &lanes[h], 8 * c + j, h % 2) };
+                    numbers[h] = unsafe {
+                        match E {
+                            true => _mm256_loadu_ps(packed[h].cast::<f32>().add((8 * c + j) * ROWS + h % 2 * 8)),
+                            false => number::<F>(packed[h], &lanes[h], 8 * c + j, h % 2),
+                        }
+                    };
                 }
                 for t in 0..T {
                     // SAFETY: 32 numbers of each row are there.

@@ -5,46 +5,102 @@
 use std::arch::x86_64::*;
 
 use super::activations::Strip;
-use super::layout::{GROUP, Layout};
+use super::layout::{GROUP, Layout, ROWS};
 use super::{Q4_1, Q4K, Q6K, Q8_0, Tiles, with_format};
 use crate::panel::Target;
+use crate::threads::with_scratch;
 
 /// Rows of a strip: each takes two registers.
 pub(super) const STRIP_ROWS: &[usize] = &[12, 8, 6, 4, 3, 2, 1];
 /// Tiles that are multiplied together where there are one or two rows, whose sums alone would wait for each other.
 pub(super) const TILES: usize = 4;
 
+/// Strips from which on the numbers of a tile are expanded once for all of them.
+const MANY: usize = 3;
+
 /// # Safety
-/// As [`super::PackedMatrix::product`]; the strip's rows are one of [`STRIP_ROWS`].
+/// As [`super::PackedMatrix::product`]; the rows of each strip are one of [`STRIP_ROWS`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-pub(super) unsafe fn product(layout: Layout, tiles: Tiles<'_>, strip: &Strip<'_>, out: (Target, usize)) {
+pub(super) unsafe fn product(layout: Layout, tiles: Tiles<'_>, strips: &[Strip<'_>], out: (Target, usize)) {
     // SAFETY: the caller's promises.
-    with_format!(layout.format, F => unsafe { of_format::<F>(layout, tiles, strip, out) });
+    with_format!(layout.format, F => unsafe { of_format::<F>(layout, tiles, strips, out) });
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn of_format<const F: u8>(layout: Layout, tiles: Tiles<'_>, strip: &Strip<'_>, out: (Target, usize)) {
+unsafe fn of_format<const F: u8>(layout: Layout, tiles: Tiles<'_>, strips: &[Strip<'_>], out: (Target, usize)) {
+    if strips.len() < MANY {
+        for strip in strips {
+            // SAFETY: the caller's promises.
+            unsafe {
+                match (strip.rows, tiles.count) {
+                    (1, TILES) => rows::<F, TILES, 1, false>(layout, tiles, strip, out),
+                    (2, TILES) => rows::<F, TILES, 2, false>(layout, tiles, strip, out),
+                    _ => tiles.one_by_one(out, |tile, out| any_rows::<F, false>(layout, tile, strip, out)),
+                }
+            }
+        }
+        return;
+    }
+    tiles.one_by_one(out, |tile, out| {
+        let numbers = tile.tile_bytes / layout.unit_bytes() * layout.groups() * GROUP * ROWS;
+        with_scratch(numbers, |room| {
+            // SAFETY: the caller's promises, and there is room for so many numbers.
+            unsafe { expand::<F>(layout, tile, room) };
+            let tile = Tiles { expanded: room.as_ptr(), ..tile };
+            for strip in strips {
+                unsafe { any_rows::<F, true>(layout, tile, strip, out) };
+            }
+        });
+    });
+}
+
+/// One tile times a strip, from its numbers as floats where `E` says so.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn any_rows<const F: u8, const E: bool>(
+    layout: Layout,
+    tile: Tiles<'_>,
+    strip: &Strip<'_>,
+    out: (Target, usize),
+) {
     // SAFETY: the caller's promises.
     unsafe {
-        match (strip.rows, tiles.count) {
-            (1, TILES) => rows::<F, TILES, 1>(layout, tiles, strip, out),
-            (2, TILES) => rows::<F, TILES, 2>(layout, tiles, strip, out),
-            (count, _) => tiles.one_by_one(out, |tile, out| match count {
-                12 => rows::<F, 1, 12>(layout, tile, strip, out),
-                8 => rows::<F, 1, 8>(layout, tile, strip, out),
-                6 => rows::<F, 1, 6>(layout, tile, strip, out),
-                4 => rows::<F, 1, 4>(layout, tile, strip, out),
-                3 => rows::<F, 1, 3>(layout, tile, strip, out),
-                2 => rows::<F, 1, 2>(layout, tile, strip, out),
-                _ => rows::<F, 1, 1>(layout, tile, strip, out),
-            }),
+        match strip.rows {
+            12 => rows::<F, 1, 12, E>(layout, tile, strip, out),
+            8 => rows::<F, 1, 8, E>(layout, tile, strip, out),
+            6 => rows::<F, 1, 6, E>(layout, tile, strip, out),
+            4 => rows::<F, 1, 4, E>(layout, tile, strip, out),
+            3 => rows::<F, 1, 3, E>(layout, tile, strip, out),
+            2 => rows::<F, 1, 2, E>(layout, tile, strip, out),
+            _ => rows::<F, 1, 1, E>(layout, tile, strip, out),
+        }
+    }
+}
+
+/// Writes the numbers of a tile as floats, less their offset: sixteen rows of the first, then of the second, and so on.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn expand<const F: u8>(layout: Layout, tile: Tiles<'_>, room: &mut [f32]) {
+    let mut groups = room.chunks_exact_mut(GROUP * ROWS);
+    for unit in tile.bytes.chunks_exact(layout.unit_bytes()) {
+        for group in 0..layout.groups() {
+            let packed = layout.group(unit, group).as_ptr();
+            let Some(room) = groups.next() else { return };
+            for (c, room) in room.chunks_exact_mut(8 * ROWS).enumerate() {
+                // SAFETY: the group has these numbers, and the room as many.
+                unsafe {
+                    let lanes = lanes_of::<F>(packed, c);
+                    for j in 0..8 {
+                        let number = number::<F>(packed, &lanes, 8 * c + j);
+                        _mm512_storeu_ps(room.as_mut_ptr().add(j * ROWS), number);
+                    }
+                }
+            }
         }
     }
 }
 
 /// `R` tiles times `T` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn rows<const F: u8, const R: usize, const T: usize>(
+unsafe fn rows<const F: u8, const R: usize, const T: usize, const E: bool>(
     layout: Layout,
     tiles: Tiles<'_>,
     strip: &Strip<'_>,
@@ -52,7 +108,7 @@ unsafe fn rows<const F: u8, const R: usize, const T: usize>(
 ) {
     let (header, bytes) = (layout.header_bytes(), layout.group_bytes());
     let mut sums = [[_mm512_setzero_ps(); T]; R];
-    let (mut x, mut totals) = (strip.values.as_ptr(), strip.sums.as_ptr());
+    let (mut x, mut totals, mut expanded) = (strip.values.as_ptr(), strip.sums.as_ptr(), tiles.expanded);
     for unit in (0..tiles.tile_bytes).step_by(layout.unit_bytes()) {
         for group in 0..layout.groups() {
             let mut packed = [std::ptr::null(); R];
@@ -63,7 +119,11 @@ unsafe fn rows<const F: u8, const R: usize, const T: usize>(
                     let unit = tiles.start().add(r * tiles.tile_bytes + unit);
                     (packed[r], scales[r]) = (unit.add(header + group * bytes), scales_of::<F>(unit, group));
                 }
-                add_group::<F, R, T>(&packed, &scales, (x, totals), &mut sums);
+                if E {
+                    packed[0] = expanded.cast();
+                    expanded = expanded.wrapping_add(GROUP * ROWS);
+                }
+                add_group::<F, R, T, E>(&packed, &scales, (x, totals), &mut sums);
                 (x, totals) = (x.add(T * GROUP), totals.add(T));
             }
         }
@@ -81,7 +141,7 @@ unsafe fn rows<const F: u8, const R: usize, const T: usize>(
 /// Adds the products of a group.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn add_group<const F: u8, const R: usize, const T: usize>(
+unsafe fn add_group<const F: u8, const R: usize, const T: usize, const E: bool>(
     packed: &[*const u8; R],
     scales: &[([__m512; 2], __m512); R],
     (x, totals): (*const f32, *const f32),
@@ -94,12 +154,17 @@ unsafe fn add_group<const F: u8, const R: usize, const T: usize>(
             let mut lanes = [[_mm512_setzero_si512(); 2]; R];
             for r in 0..R {
                 // SAFETY: the group has these numbers.
-                lanes[r] = unsafe { lanes_of::<F>(packed[r], c) };
+                lanes[r] = if E { lanes[r] } else { unsafe { lanes_of::<F>(packed[r], c) } };
             }
             for j in 0..8 {
                 for r in 0..R {
                     // SAFETY: as above, and 32 numbers of each row are there.
-                    let number = unsafe { number::<F>(packed[r], &lanes[r], 8 * c + j) };
+                    let number = unsafe {
+                        match E {
+                            true => _mm512_loadu_ps(packed[r].cast::<f32>().add((8 * c + j) * ROWS)),
+                            false => number::<F>(packed[r], &lanes[r], 8 * c + j),
+                        }
+                    };
                     for t in 0..T {
                         let value = _mm512_set1_ps(unsafe { *x.add(t * GROUP + 8 * c + j) });
                         dots[r][t] = _mm512_fmadd_ps(number, value, dots[r][t]);

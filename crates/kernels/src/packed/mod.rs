@@ -111,7 +111,7 @@ impl PackedMatrix {
     fn tiles(&self, first: usize, count: usize) -> Tiles<'_> {
         let tile_bytes = self.tile_bytes();
         let bytes = &bytemuck::cast_slice(&self.lines)[first * tile_bytes..][..count * tile_bytes];
-        Tiles { bytes, tile_bytes, count }
+        Tiles { bytes, tile_bytes, count, expanded: std::ptr::null() }
     }
 
     /// `out` `[m, rows]` = `x` `[m, cols]` · `self`ᵀ (+ `bias` `[rows]`), for any m.
@@ -141,10 +141,9 @@ impl PackedMatrix {
             for tile in (job * job_tiles..end).step_by(together) {
                 let columns = (together * ROWS).min(self.rows - tile * ROWS);
                 let some = self.tiles(tile, together.min(end - tile));
-                for strip in activations.strips() {
-                    // SAFETY: these columns of `out` exist in every row and belong to this job alone.
-                    unsafe { self.product(threads.isa(), some, strip, (target.at_column(tile * ROWS), columns)) };
-                }
+                let out = (target.at_column(tile * ROWS), columns);
+                // SAFETY: these columns of `out` exist in every row and belong to this job alone.
+                unsafe { self.product(threads.isa(), some, activations.strips(), out) };
             }
         });
         ROOM.set(room);
@@ -152,23 +151,27 @@ impl PackedMatrix {
         Ok(())
     }
 
-    /// Writes the first `columns` products of some tiles with each row of the strip.
+    /// Writes the first `columns` products of some tiles with each row of the strips.
     ///
     /// # Safety
-    /// `out` must be valid for writes of `columns` floats in each row of the strip, and nothing else may touch those meanwhile.
-    unsafe fn product(&self, isa: Isa, tiles: Tiles<'_>, strip: &Strip<'_>, (out, columns): (Target, usize)) {
+    /// `out` must be valid for writes of `columns` floats in each row, and nothing else may touch those meanwhile.
+    unsafe fn product(&self, isa: Isa, tiles: Tiles<'_>, strips: &[Strip<'_>], out: (Target, usize)) {
         let (layout, groups) = (self.layout, self.cols / layout::GROUP);
-        assert!(strip.values.len() == strip.rows * self.cols && strip.sums.len() == strip.rows * groups);
-        // SAFETY: the caller's promise is passed on, an `Isa` of a level exists only where its instructions do, and tiles and strip
+        for strip in strips {
+            assert!(strip.values.len() == strip.rows * self.cols && strip.sums.len() == strip.rows * groups);
+        }
+        // SAFETY: the caller's promise is passed on, an `Isa` of a level exists only where its instructions do, and tiles and strips
         // are as long as the number of groups says.
         match isa.level() {
             Level::Scalar => unsafe {
-                tiles.one_by_one((out, columns), |tile, out| scalar::product(layout, tile.bytes, strip, out));
+                tiles.one_by_one(out, |tile, out| {
+                    strips.iter().for_each(|strip| scalar::product(layout, tile.bytes, strip, out));
+                });
             },
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::product(layout, tiles, strip, (out, columns)) },
+            Level::Avx2 => unsafe { avx2::product(layout, tiles, strips, out) },
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { avx512::product(layout, tiles, strip, (out, columns)) },
+            Level::Avx512 => unsafe { avx512::product(layout, tiles, strips, out) },
         }
     }
 
@@ -200,6 +203,8 @@ struct Tiles<'a> {
     bytes: &'a [u8],
     tile_bytes: usize,
     count: usize,
+    /// The numbers of the one tile as floats, where they have been expanded.
+    expanded: *const f32,
 }
 
 impl Tiles<'_> {
