@@ -10,8 +10,8 @@ use super::{Q4_1, Q4K, Q6K, Q8_0, Tiles, with_format};
 use crate::panel::Target;
 use crate::threads::with_scratch;
 
-/// Rows of a strip: each takes four registers.
-pub(super) const STRIP_ROWS: &[usize] = &[3, 2, 1];
+/// Rows of a strip: each takes two registers, beside those of the numbers.
+pub(super) const STRIP_ROWS: &[usize] = &[6, 4, 3, 2, 1];
 /// Tiles that are multiplied together where there is one row, whose sums alone would wait for each other.
 pub(super) const TILES: usize = 2;
 
@@ -64,6 +64,8 @@ unsafe fn any_rows<const F: u8, const E: bool>(
     // SAFETY: the caller's promises.
     unsafe {
         match strip.rows {
+            6 => rows::<F, 2, 6, E>(layout, tile, strip, out),
+            4 => rows::<F, 2, 4, E>(layout, tile, strip, out),
             3 => rows::<F, 2, 3, E>(layout, tile, strip, out),
             2 => rows::<F, 2, 2, E>(layout, tile, strip, out),
             _ => rows::<F, 2, 1, E>(layout, tile, strip, out),
@@ -103,7 +105,7 @@ unsafe fn rows<const F: u8, const H: usize, const T: usize, const E: bool>(
     strip: &Strip<'_>,
     (out, columns): (Target, usize),
 ) {
-    let (header, bytes) = (layout.header_bytes(), layout.group_bytes());
+    let (header, bytes) = (layout.header_bytes, layout.group_bytes);
     let mut sums = [[_mm256_setzero_ps(); T]; H];
     let (mut x, mut totals, mut expanded) = (strip.values.as_ptr(), strip.sums.as_ptr(), tiles.expanded);
     for unit in (0..tiles.tile_bytes).step_by(layout.unit_bytes()) {

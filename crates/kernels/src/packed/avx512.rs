@@ -106,7 +106,7 @@ unsafe fn rows<const F: u8, const R: usize, const T: usize, const E: bool>(
     strip: &Strip<'_>,
     (out, columns): (Target, usize),
 ) {
-    let (header, bytes) = (layout.header_bytes(), layout.group_bytes());
+    let (header, bytes) = (layout.header_bytes, layout.group_bytes);
     let mut sums = [[_mm512_setzero_ps(); T]; R];
     let (mut x, mut totals, mut expanded) = (strip.values.as_ptr(), strip.sums.as_ptr(), tiles.expanded);
     for unit in (0..tiles.tile_bytes).step_by(layout.unit_bytes()) {

@@ -33,6 +33,10 @@ pub(super) struct Layout {
     pub(super) format: Format,
     width: Width,
     fields: &'static [Field],
+    /// Where the numbers of a unit begin.
+    pub(super) header_bytes: usize,
+    /// Bytes of the numbers of a group.
+    pub(super) group_bytes: usize,
 }
 
 impl Layout {
@@ -46,7 +50,13 @@ impl Layout {
             Format::Q6K => (Width::Six, &[Field(208, 2, 1), Field(192, 1, 16)]),
             _ => return None,
         };
-        Some(Self { format, width, fields })
+        let header_bytes = fields.iter().map(|Field(_, size, count)| ROWS * size * count).sum();
+        let bits = match width {
+            Width::Four => 4,
+            Width::Six => 6,
+            Width::Eight => 8,
+        };
+        Some(Self { format, width, fields, header_bytes, group_bytes: ROWS * GROUP * bits / 8 })
     }
 
     /// Bytes of a unit.
@@ -57,21 +67,6 @@ impl Layout {
     /// Groups of a unit.
     pub(super) fn groups(self) -> usize {
         self.format.block_len() / GROUP
-    }
-
-    /// Bytes of the numbers of a group.
-    pub(super) fn group_bytes(self) -> usize {
-        let bits = match self.width {
-            Width::Four => 4,
-            Width::Six => 6,
-            Width::Eight => 8,
-        };
-        ROWS * GROUP * bits / 8
-    }
-
-    /// Where the numbers of a unit begin.
-    pub(super) fn header_bytes(self) -> usize {
-        self.fields.iter().map(|Field(_, size, count)| ROWS * size * count).sum()
     }
 
     /// Calls `copy` with the place in a block and in a unit, and the length, of each element of the header of row `row`.
@@ -88,7 +83,7 @@ impl Layout {
     /// Puts a block into a unit.
     pub(super) fn put(self, block: &[u8], row: usize, unit: &mut [u8]) {
         self.each_element(row, |from, to, size| unit[to..to + size].copy_from_slice(&block[from..from + size]));
-        let (header, bytes) = (self.header_bytes(), self.group_bytes());
+        let (header, bytes) = (self.header_bytes, self.group_bytes);
         for (group, packed) in unit[header..].chunks_exact_mut(bytes).enumerate() {
             self.put_numbers(&numbers_of(self.format, block, group), row, packed);
         }
@@ -136,7 +131,7 @@ impl Layout {
 
     /// The bytes of a group of a unit.
     pub(super) fn group(self, unit: &[u8], group: usize) -> &[u8] {
-        &unit[self.header_bytes() + group * self.group_bytes()..][..self.group_bytes()]
+        &unit[self.header_bytes + group * self.group_bytes..][..self.group_bytes]
     }
 }
 
