@@ -34,15 +34,14 @@ unsafe fn of_format<const F: u8>(layout: Layout, tiles: Tiles<'_>, strips: &[Str
             unsafe {
                 match (strip.rows, tiles.count) {
                     (1, TILES) => rows::<F, 4, 1, false>(layout, tiles, strip, out),
-                    _ => tiles.one_by_one(out, |tile, out| any_rows::<F, false>(layout, tile, strip, out)),
+                    _ => tiles.each(1, out, |tile, out| any_rows::<F, false>(layout, tile, strip, out)),
                 }
             }
         }
         return;
     }
-    tiles.one_by_one(out, |tile, out| {
-        let numbers = tile.tile_bytes / layout.unit_bytes() * layout.groups() * GROUP * ROWS;
-        with_scratch(numbers, |room| {
+    tiles.each(1, out, |tile, out| {
+        with_scratch(tile.numbers(layout), |room| {
             // SAFETY: the caller's promises, and there is room for so many numbers.
             unsafe { expand::<F>(layout, tile, room) };
             let tile = Tiles { expanded: room.as_ptr(), ..tile };

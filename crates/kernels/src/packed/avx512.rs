@@ -15,7 +15,7 @@ pub(super) const STRIP_ROWS: &[usize] = &[12, 8, 6, 4, 3, 2, 1];
 /// Tiles that are multiplied together where there are one or two rows, whose sums alone would wait for each other.
 pub(super) const TILES: usize = 4;
 
-/// Strips from which on the numbers of a tile are expanded once for all of them.
+/// Strips from which on the numbers of a tile are expanded once for all of them, where that takes longer than reading them again.
 const MANY: usize = 3;
 
 /// # Safety
@@ -28,24 +28,23 @@ pub(super) unsafe fn product(layout: Layout, tiles: Tiles<'_>, strips: &[Strip<'
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn of_format<const F: u8>(layout: Layout, tiles: Tiles<'_>, strips: &[Strip<'_>], out: (Target, usize)) {
-    if strips.len() < MANY {
+    if strips.len() < MANY || F != Q6K {
         for strip in strips {
             // SAFETY: the caller's promises.
             unsafe {
                 match (strip.rows, tiles.count) {
                     (1, TILES) => rows::<F, TILES, 1, false>(layout, tiles, strip, out),
                     (2, TILES) => rows::<F, TILES, 2, false>(layout, tiles, strip, out),
-                    _ => tiles.one_by_one(out, |tile, out| any_rows::<F, false>(layout, tile, strip, out)),
+                    _ => tiles.each(1, out, |tile, out| any_rows::<F, false>(layout, tile, strip, out)),
                 }
             }
         }
         return;
     }
-    tiles.one_by_one(out, |tile, out| {
-        let numbers = tile.tile_bytes / layout.unit_bytes() * layout.groups() * GROUP * ROWS;
-        with_scratch(numbers, |room| {
+    tiles.each(1, out, |tile, out| {
+        with_scratch(tile.numbers(layout), |room| {
             // SAFETY: the caller's promises, and there is room for so many numbers.
-            unsafe { expand::<F>(layout, tile, room) };
+            unsafe { expand::<F>(layout, tile.bytes, room) };
             let tile = Tiles { expanded: room.as_ptr(), ..tile };
             for strip in strips {
                 unsafe { any_rows::<F, true>(layout, tile, strip, out) };
@@ -78,9 +77,9 @@ unsafe fn any_rows<const F: u8, const E: bool>(
 
 /// Writes the numbers of a tile as floats, less their offset: sixteen rows of the first, then of the second, and so on.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn expand<const F: u8>(layout: Layout, tile: Tiles<'_>, room: &mut [f32]) {
+unsafe fn expand<const F: u8>(layout: Layout, tile: &[u8], room: &mut [f32]) {
     let mut groups = room.chunks_exact_mut(GROUP * ROWS);
-    for unit in tile.bytes.chunks_exact(layout.unit_bytes()) {
+    for unit in tile.chunks_exact(layout.unit_bytes()) {
         for group in 0..layout.groups() {
             let packed = layout.group(unit, group).as_ptr();
             let Some(room) = groups.next() else { return };
@@ -120,7 +119,7 @@ unsafe fn rows<const F: u8, const R: usize, const T: usize, const E: bool>(
                     (packed[r], scales[r]) = (unit.add(header + group * bytes), scales_of::<F>(unit, group));
                 }
                 if E {
-                    packed[0] = expanded.cast();
+                    packed = [expanded.cast(); R];
                     expanded = expanded.wrapping_add(GROUP * ROWS);
                 }
                 add_group::<F, R, T, E>(&packed, &scales, (x, totals), &mut sums);
@@ -157,17 +156,21 @@ unsafe fn add_group<const F: u8, const R: usize, const T: usize, const E: bool>(
                 lanes[r] = if E { lanes[r] } else { unsafe { lanes_of::<F>(packed[r], c) } };
             }
             for j in 0..8 {
+                let mut numbers = [_mm512_setzero_ps(); R];
                 for r in 0..R {
-                    // SAFETY: as above, and 32 numbers of each row are there.
-                    let number = unsafe {
+                    // SAFETY: as above.
+                    numbers[r] = unsafe {
                         match E {
                             true => _mm512_loadu_ps(packed[r].cast::<f32>().add((8 * c + j) * ROWS)),
                             false => number::<F>(packed[r], &lanes[r], 8 * c + j),
                         }
                     };
-                    for t in 0..T {
-                        let value = _mm512_set1_ps(unsafe { *x.add(t * GROUP + 8 * c + j) });
-                        dots[r][t] = _mm512_fmadd_ps(number, value, dots[r][t]);
+                }
+                for t in 0..T {
+                    // SAFETY: 32 numbers of each row are there.
+                    let value = _mm512_set1_ps(unsafe { *x.add(t * GROUP + 8 * c + j) });
+                    for r in 0..R {
+                        dots[r][t] = _mm512_fmadd_ps(numbers[r], value, dots[r][t]);
                     }
                 }
             }
@@ -199,12 +202,15 @@ unsafe fn lanes_of<const F: u8>(group: *const u8, c: usize) -> [__m512i; 2] {
     // SAFETY: the caller's group has these bytes.
     unsafe {
         let low = _mm512_loadu_si512(group.add(c * 64).cast());
-        let upper = if F == Q6K { _mm512_loadu_si512(group.add(256 + c / 2 * 64).cast()) } else { low };
+        let upper = match F {
+            Q6K => _mm512_loadu_si512(group.add(256 + c / 2 * 64).cast()),
+            _ => _mm512_srli_epi32::<20>(low),
+        };
         [low, upper]
     }
 }
 
-/// The number k of each row, its offset taken away. A lane chooses from a table by its lowest four bits.
+/// The number k of each row, its offset taken away.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn number<const F: u8>(group: *const u8, [low, upper]: &[__m512i; 2], k: usize) -> __m512 {
@@ -213,16 +219,24 @@ unsafe fn number<const F: u8>(group: *const u8, [low, upper]: &[__m512i; 2], k: 
         let bytes = unsafe { _mm_loadu_si128(group.add(k * 16).cast()) };
         return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
     }
-    let low = _mm512_srl_epi32(*low, _mm_cvtsi32_si128(4 * (k % 8) as i32));
-    let fours = _mm512_setr_ps(-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0);
-    let low = _mm512_permutexvar_ps(low, fours);
-    if F != Q6K {
-        return low;
+    if F == Q6K {
+        // A lane chooses from a table by its lowest four bits. Of those, two are the upper bits of the number and two its
+        // neighbour's: that table repeats itself.
+        let low = _mm512_srl_epi32(*low, _mm_cvtsi32_si128(4 * (k % 8) as i32));
+        let upper = _mm512_srl_epi32(*upper, _mm_cvtsi32_si128(2 * (k % 16) as i32));
+        let fours =
+            _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0);
+        let twos = _mm512_broadcast_f32x4(_mm_setr_ps(-32.0, -16.0, 0.0, 16.0));
+        return _mm512_add_ps(_mm512_permutexvar_ps(low, fours), _mm512_permutexvar_ps(upper, twos));
     }
-    // Of the four bits that choose, two are the number's and two its neighbour's: the table repeats itself.
-    let twos = _mm512_broadcast_f32x4(_mm_setr_ps(-24.0, -8.0, 8.0, 24.0));
-    let upper = _mm512_srl_epi32(*upper, _mm_cvtsi32_si128(2 * (k % 16) as i32));
-    _mm512_add_ps(low, _mm512_permutexvar_ps(upper, twos))
+    // The four bits are made the last ones of a large number's fraction, so that no conversion is needed: those of the nibble j
+    // count as one each in a number of 2^(23 - 4j).
+    let (lane, j) = if k % 8 < 5 { (*low, k % 8) } else { (*upper, k % 8 - 5) };
+    let large = ((1_u32 << (23 - 4 * j)) as f32, (1_u32 << (23 - 4 * j)) as f32 + 8.0);
+    let (mask, fraction) = (_mm512_set1_epi32(15 << (4 * j)), _mm512_castps_si512(_mm512_set1_ps(large.0)));
+    // Of the lane what the mask takes, or else of the large number.
+    let number = _mm512_ternarylogic_epi32::<0xf8>(fraction, lane, mask);
+    _mm512_sub_ps(_mm512_castsi512_ps(number), _mm512_set1_ps(large.1))
 }
 
 /// Sixteen halves as floats.

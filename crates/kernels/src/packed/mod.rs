@@ -164,7 +164,7 @@ impl PackedMatrix {
         // are as long as the number of groups says.
         match isa.level() {
             Level::Scalar => unsafe {
-                tiles.one_by_one(out, |tile, out| {
+                tiles.each(1, out, |tile, out| {
                     strips.iter().for_each(|strip| scalar::product(layout, tile.bytes, strip, out));
                 });
             },
@@ -203,7 +203,7 @@ struct Tiles<'a> {
     bytes: &'a [u8],
     tile_bytes: usize,
     count: usize,
-    /// The numbers of the one tile as floats, where they have been expanded.
+    /// Their numbers as floats, where they have been expanded.
     expanded: *const f32,
 }
 
@@ -213,11 +213,16 @@ impl Tiles<'_> {
         self.bytes.as_ptr()
     }
 
-    /// Calls `product` with each tile and the columns that are its own.
-    fn one_by_one(self, (out, columns): (Target, usize), mut product: impl FnMut(Self, (Target, usize))) {
-        for (index, bytes) in self.bytes.chunks_exact(self.tile_bytes).enumerate() {
-            let first = index * ROWS;
-            product(Self { bytes, count: 1, ..self }, (out.at_column(first), ROWS.min(columns - first)));
+    /// Numbers of a tile.
+    fn numbers(&self, layout: Layout) -> usize {
+        self.tile_bytes / layout.unit_bytes() * layout.groups() * layout::GROUP * ROWS
+    }
+
+    /// Calls `product` with so many tiles at a time, the last time perhaps with fewer, and the columns that are theirs.
+    fn each(self, count: usize, (out, columns): (Target, usize), mut product: impl FnMut(Self, (Target, usize))) {
+        for (index, bytes) in self.bytes.chunks(count * self.tile_bytes).enumerate() {
+            let (first, count) = (index * count * ROWS, bytes.len() / self.tile_bytes);
+            product(Self { bytes, count, ..self }, (out.at_column(first), (count * ROWS).min(columns - first)));
         }
     }
 }
