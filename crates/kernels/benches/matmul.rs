@@ -52,7 +52,7 @@ fn measure(threads: &Threads, format: Format) -> Result<()> {
     let bytes: usize = stored.iter().map(|(_, _, bytes)| bytes.len()).sum();
     let numbers: usize = stored.iter().map(|(rows, cols, _)| rows * cols).sum();
     for (rows, cols, bytes) in &stored {
-        packed.extend(PackedMatrix::pack(threads, &MatrixView::new(format, *rows, *cols, bytes)?));
+        packed.extend(PackedMatrix::pack(threads, &MatrixView::new(format, *rows, *cols, bytes)?, |_| {}));
     }
     print!("{format:5} {:11}", threads.isa().to_string());
     for m in [1, 4, 16, MANY] {

@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::cell::Cell;
+use std::ops::Range;
+
 use common::{Numbers, all_threads, assert_same, reference};
 use hearth_kernels::{Format, KernelError, MatrixView, PackedMatrix, Threads, expand};
 use proptest::prelude::*;
@@ -26,7 +29,7 @@ impl Case {
         let mut random = Numbers::new(seed);
         let bytes = random.blocks(format, rows * cols);
         let view = MatrixView::new(format, rows, cols, &bytes).unwrap();
-        let packed = PackedMatrix::pack(&Threads::new(2).unwrap(), &view).unwrap();
+        let packed = PackedMatrix::pack(&Threads::new(2).unwrap(), &view, |_| {}).unwrap();
         let mut numbers = vec![0.0; rows * cols];
         expand(format, &bytes, &mut numbers).unwrap();
         Self { rows, cols, packed, numbers, x: random.floats(m * cols), bias: random.floats(rows) }
@@ -160,6 +163,22 @@ fn wrong_arguments_are_refused_by_name() {
     let error = case.packed.gather(&[2, 3], &mut [0.0; 128]).unwrap_err();
     assert_eq!(error.to_string(), "ids: 3 is not below 3");
     let bytes = vec![0; 3 * 64 * 4];
-    assert!(PackedMatrix::pack(&threads, &MatrixView::new(Format::F32, 3, 64, &bytes).unwrap()).is_none());
+    assert!(PackedMatrix::pack(&threads, &MatrixView::new(Format::F32, 3, 64, &bytes).unwrap(), |_| {}).is_none());
     assert!(Format::ALL.into_iter().filter(|format| PackedMatrix::packs(*format)).eq(PACKED));
+}
+
+/// Large enough for several slabs.
+#[test]
+fn every_byte_is_done_with_once_and_in_order() {
+    let (rows, cols) = (9000, 1024);
+    let bytes = vec![0; Format::Q8_0.row_bytes(cols).unwrap() * rows];
+    let view = MatrixView::new(Format::Q8_0, rows, cols, &bytes).unwrap();
+    let (end, calls) = (Cell::new(0), Cell::new(0));
+    let done = |range: Range<usize>| {
+        assert_eq!(range.start, end.replace(range.end));
+        calls.set(calls.get() + 1);
+    };
+    assert!(PackedMatrix::pack(&Threads::new(2).unwrap(), &view, done).is_some());
+    assert_eq!(end.get(), bytes.len());
+    assert!(calls.get() > 1);
 }

@@ -1,8 +1,9 @@
 //! Weight matrices, and tables that are looked up by row.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
+use hearth_kernels::PackedMatrix;
 
 use super::backend::Arithmetic;
 use super::host::{HostMatrix, MappedMatrix};
@@ -76,6 +77,8 @@ impl Matrix {
 pub struct Table {
     backend: Backend,
     rows: MappedMatrix,
+    /// The same rows, once they have been packed for a matrix: the only copy that is then kept in memory.
+    packed: OnceLock<Arc<PackedMatrix>>,
 }
 
 impl Table {
@@ -84,7 +87,7 @@ impl Table {
     /// # Errors
     /// When it has another number of dimensions or its bytes do not fit its format.
     pub fn new(backend: &Backend, tensor: WeightTensor) -> Result<Self, Error> {
-        Ok(Self { backend: backend.clone(), rows: MappedMatrix::new(tensor)? })
+        Ok(Self { backend: backend.clone(), rows: MappedMatrix::new(tensor)?, packed: OnceLock::new() })
     }
 
     /// The rows of those indices, as f32: `[n]` to `[n, width]`.
@@ -92,7 +95,10 @@ impl Table {
     /// # Errors
     /// When an index is not below the number of entries.
     pub fn gather(&self, indices: &[u32]) -> Result<Tensor, Error> {
-        self.rows.gather(&self.backend, indices)
+        let Some(packed) = self.packed.get() else { return self.rows.gather(&self.backend, indices) };
+        let mut out = vec![0.0; indices.len() * packed.cols()]; // [n, width]
+        packed.gather(indices, &mut out)?;
+        Ok(Tensor::from_vec(out, (indices.len(), packed.cols()), self.backend.device())?)
     }
 
     /// The same weights as a matrix of products, for an output layer that is tied to the table.
@@ -100,6 +106,12 @@ impl Table {
     /// # Errors
     /// When the device has no memory for them.
     pub fn matrix(&self) -> Result<Matrix, Error> {
-        Matrix::new(&self.backend, self.rows.tensor().clone())
+        let matrix = Matrix::new(&self.backend, self.rows.tensor().clone())?;
+        if let MatrixWeights::Host(host) = &matrix.weights
+            && let Some(packed) = host.packed()
+        {
+            self.packed.get_or_init(|| Arc::clone(packed));
+        }
+        Ok(matrix)
     }
 }

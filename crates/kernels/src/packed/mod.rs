@@ -18,6 +18,7 @@ mod scalar;
 
 use std::cell::Cell;
 use std::fmt;
+use std::ops::Range;
 
 use self::activations::{Activations, Room, Strip};
 use self::layout::{Layout, ROWS};
@@ -33,6 +34,9 @@ use crate::threads::Threads;
 const JOBS_A_THREAD: usize = 8;
 /// Bytes of weights that are worth a job.
 const JOB_BYTES: usize = 8 * 1024;
+
+/// Bytes that are packed before the caller is told that they are.
+const SLAB_BYTES: usize = 4 << 20;
 
 /// A line of the processor's cache.
 #[derive(Clone, Copy)]
@@ -65,24 +69,31 @@ impl PackedMatrix {
         Layout::of(format).is_some()
     }
 
-    /// Rearranges `w`; `None` for a format that is not packed.
+    /// Rearranges `w`, and tells `done` which of its bytes are not needed any more, some at a time; `None` for a format that is not
+    /// packed.
     #[must_use]
-    pub fn pack(threads: &Threads, w: &MatrixView<'_>) -> Option<Self> {
+    pub fn pack(threads: &Threads, w: &MatrixView<'_>, done: impl Fn(Range<usize>)) -> Option<Self> {
         let layout = Layout::of(w.format())?;
         let (rows, cols) = (w.rows(), w.cols());
         let tile = cols / layout.format.block_len() * layout.unit_bytes();
         let bytes = rows.div_ceil(ROWS) * tile;
         let mut lines = vec![Line([0; 64]); bytes.div_ceil(64)];
         let packed = &mut bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..bytes];
-        threads.for_each_chunk(packed, tile, |index, tile| {
-            let first = index * ROWS;
-            for row in first..rows.min(first + ROWS) {
-                let blocks = w.row_range(row, 1).chunks_exact(layout.format.block_bytes());
-                for (block, unit) in blocks.zip(tile.chunks_exact_mut(layout.unit_bytes())) {
-                    layout.put(block, row - first, unit);
+        let slab = SLAB_BYTES.div_ceil(tile);
+        for (slab_index, packed) in packed.chunks_mut(slab * tile).enumerate() {
+            let first = slab_index * slab * ROWS;
+            threads.for_each_chunk(packed, tile, |index, tile| {
+                let first = first + index * ROWS;
+                for row in first..rows.min(first + ROWS) {
+                    let blocks = w.row_range(row, 1).chunks_exact(layout.format.block_bytes());
+                    for (block, unit) in blocks.zip(tile.chunks_exact_mut(layout.unit_bytes())) {
+                        layout.put(block, row - first, unit);
+                    }
                 }
-            }
-        });
+            });
+            let row_bytes = w.bytes().len() / rows;
+            done(first * row_bytes..rows.min(first + slab * ROWS) * row_bytes);
+        }
         Some(Self { layout, rows, cols, lines })
     }
 

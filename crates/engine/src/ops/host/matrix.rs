@@ -34,14 +34,13 @@ impl HostMatrix {
     ) -> Result<Self, Error> {
         let mapped = MappedMatrix::new(tensor)?;
         let packed = match orientation {
-            Orientation::OutputsByInputs => PackedMatrix::pack(threads, &mapped.view()?),
+            Orientation::OutputsByInputs => {
+                PackedMatrix::pack(threads, &mapped.view()?, |part| mapped.tensor.bytes.release(part))
+            }
             Orientation::InputsByOutputs => None,
         };
         Ok(Self(match packed {
-            Some(packed) => {
-                mapped.tensor.bytes.release(0..mapped.tensor.bytes.len());
-                Weights::Packed(Arc::new(packed))
-            }
+            Some(packed) => Weights::Packed(Arc::new(packed)),
             None => Weights::Mapped(mapped, orientation),
         }))
     }
@@ -65,6 +64,14 @@ impl HostMatrix {
             },
         }
         Ok(Tensor::from_vec(out, (m, self.outputs()), x.device())?)
+    }
+
+    /// The weights, where they are packed.
+    pub(in crate::ops) fn packed(&self) -> Option<&Arc<PackedMatrix>> {
+        match &self.0 {
+            Weights::Packed(packed) => Some(packed),
+            Weights::Mapped(..) => None,
+        }
     }
 
     fn outputs(&self) -> usize {
