@@ -63,12 +63,6 @@ impl fmt::Debug for PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Whether matrices of this format can be packed. The others are multiplied as they are stored.
-    #[must_use]
-    pub fn packs(format: Format) -> bool {
-        Layout::of(format).is_some()
-    }
-
     /// Rearranges `w`, and tells `done` which of its bytes are not needed any more, some at a time; `None` for a format that is not
     /// packed.
     #[must_use]

@@ -29,8 +29,8 @@ fn dot(layout: Layout, (tile, row): (&[u8], usize), (strip, t): (&Strip<'_>, usi
             let part = GROUP / scales.parts;
             for p in 0..scales.parts {
                 let mut dot = 0.0f32;
-                for k in p * part..(p + 1) * part {
-                    dot = scales.number(layout.number(packed, row, k)).mul_add(x[k], dot);
+                for (k, &x) in x.iter().enumerate().skip(p * part).take(part) {
+                    dot = scales.number(layout.number(packed, row, k)).mul_add(x, dot);
                 }
                 sum = dot.mul_add(scales.scale[p], sum);
             }
