@@ -116,7 +116,7 @@ for_each_isa! {
 #[inline(always)]
 fn softmax_body(x: &mut [f32], width: usize) {
     for row in x.chunks_exact_mut(width) {
-        let sum = math::softmax_weights(row, 1.0);
+        let (_, sum) = math::softmax_weights(row, 1.0);
         row.iter_mut().for_each(|x| *x /= sum);
     }
 }

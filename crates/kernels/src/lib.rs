@@ -4,15 +4,16 @@
 //!
 //! - [`Format`], [`expand`]: how weights are stored, and what they stand for.
 //! - [`quantize`], [`store_as`]: numbers and matrices into another format, as ggml stores them.
-//! - [`MatrixView`], [`matmul`], [`combine_rows`], [`gather_rows`]: products with weights as they are stored. Weights are expanded to f32 a few
-//!   rows at a time; activations are never rounded to anything coarser than f32.
+//! - [`PackedMatrix`]: quantised weights rearranged once for products, and those products.
+//! - [`MatrixView`], [`matmul`], [`combine_rows`], [`gather_rows`]: products with weights as they are stored, which are expanded to f32 a few
+//!   rows at a time. In neither are activations rounded to anything coarser than f32.
 //! - [`paged_attention`], [`packed_attention`], [`write_kv`]: attention of decoders and encoders.
 //! - [`rms_norm`], [`layer_norm`], [`rotary`], [`silu_mul`], [`gelu_erf`], [`gelu_tanh`], [`add`], [`softmax_rows`]: the rest of a layer.
 //! - [`Threads`], [`Isa`]: what it runs on.
 //! - `cuda`, with the feature of that name: the CUDA libraries, found at run time; `wide_product`: products of 16-bit factors there.
 //!
 //! # What a number depends on
-//! Every sum is taken in one fixed order, told in the module `panel`. The result for a token depends on that token (and, in attention,
+//! Every sum is taken in one fixed order, told in the modules `panel` and `packed`. The result for a token depends on that token (and, in attention,
 //! on its sequence) alone: not on the other rows of a call, on how a prompt was cut into chunks, on the number of threads, or on the
 //! instruction set. All of these are tested bit for bit.
 
@@ -28,7 +29,9 @@ mod math;
 mod matmul;
 mod matrix;
 mod norm;
+mod packed;
 mod panel;
+mod pool;
 mod rotary;
 mod store;
 mod threads;
@@ -46,6 +49,7 @@ pub use isa::Isa;
 pub use matmul::matmul;
 pub use matrix::{MatrixView, gather_rows};
 pub use norm::{Affine, layer_norm, rms_norm};
+pub use packed::PackedMatrix;
 pub use rotary::{Rotary, RotaryStyle, RotaryTable, rotary};
 pub use store::store_as;
 pub use threads::Threads;

@@ -83,10 +83,10 @@ pub(crate) fn sum_of(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     lanes.iter().sum()
 }
 
-/// Replaces the scores by e^(scale * score - the largest of them) and returns their sum. The order of the sum depends on
+/// Replaces the scores by e^(scale * score - the largest of them) and returns the largest and their sum. The order of the sum depends on
 /// the number of scores alone.
 #[inline(always)]
-pub(crate) fn softmax_weights(scores: &mut [f32], scale: f32) -> f32 {
+pub(crate) fn softmax_weights(scores: &mut [f32], scale: f32) -> (f32, f32) {
     let mut largest = [f32::NEG_INFINITY; LANES];
     let (whole, rest) = scores.as_chunks_mut::<LANES>();
     for chunk in whole.iter_mut() {
@@ -117,7 +117,7 @@ pub(crate) fn softmax_weights(scores: &mut [f32], scale: f32) -> f32 {
             sums[l] += sums[l + apart];
         }
     }
-    sums[0]
+    (largest, sums[0])
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
 //! The threads kernels run on. It knows nothing of what they compute, and no result depends on how many there are.
 
-use std::cell::Cell;
+#![expect(unsafe_code, reason = "jobs are handed disjoint parts of a slice")]
 
-use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator as _, ParallelIterator as _};
-use rayon::slice::ParallelSliceMut as _;
+use std::cell::Cell;
 
 use crate::error::{KernelError, Result, check_positive};
 use crate::isa::Isa;
+use crate::pool::Pool;
 
-/// A fixed set of threads and the instructions they use. Every kernel is handed one.
+/// A fixed set of threads and the instructions they use. Every kernel is handed one, and its caller is one of the threads.
 #[derive(Debug)]
 pub struct Threads {
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<Pool>,
     count: usize,
     isa: Isa,
 }
@@ -31,7 +31,8 @@ impl Threads {
     /// As [`Threads::new`].
     pub fn with_isa(count: usize, isa: Isa) -> Result<Self> {
         check_positive("threads", count)?;
-        let pool = if count == 1 { None } else { Some(start_pool(count)?) };
+        let failed = |error: std::io::Error| KernelError::Pool { threads: count, reason: error.to_string() };
+        let pool = if count == 1 { None } else { Some(Pool::new(count - 1).map_err(failed)?) };
         Ok(Self { pool, count, isa })
     }
 
@@ -47,19 +48,10 @@ impl Threads {
         self.isa
     }
 
-    /// Runs `work` on one of the threads. A caller of many small kernels saves a hand-over for each of them by making all
-    /// its calls in here; kernels may be called with or without.
-    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            Some(pool) => pool.install(work),
-            None => work(),
-        }
-    }
-
     /// Runs `job(0)..job(jobs - 1)`, each once, in no particular order.
     pub(crate) fn for_each(&self, jobs: usize, job: impl Fn(usize) + Send + Sync) {
         match &self.pool {
-            Some(pool) if jobs > 1 => pool.install(|| (0..jobs).into_par_iter().with_max_len(1).for_each(job)),
+            Some(pool) if jobs > 1 => pool.run(jobs, &job),
             _ => (0..jobs).for_each(job),
         }
     }
@@ -71,21 +63,28 @@ impl Threads {
         chunk: usize,
         job: impl Fn(usize, &mut [T]) + Send + Sync,
     ) {
-        match &self.pool {
-            Some(pool) if out.len() > chunk => {
-                pool.install(|| out.par_chunks_mut(chunk).enumerate().for_each(|(index, out)| job(index, out)));
-            }
-            _ => out.chunks_mut(chunk).enumerate().for_each(|(index, out)| job(index, out)),
-        }
+        let (start, length) = (Start(out.as_mut_ptr()), out.len());
+        self.for_each(length.div_ceil(chunk), |index| {
+            let first = index * chunk;
+            // SAFETY: the chunk lies within `out`, which is borrowed mutably until all jobs have ended, and each job has its own.
+            let part = unsafe { std::slice::from_raw_parts_mut(start.at(first), chunk.min(length - first)) };
+            job(index, part);
+        });
     }
 }
 
-fn start_pool(count: usize) -> Result<rayon::ThreadPool> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(count)
-        .thread_name(|index| format!("kernels-{index}"))
-        .build()
-        .map_err(|error| KernelError::Pool { threads: count, reason: error.to_string() })
+/// Where a slice begins whose parts are handed to several threads.
+struct Start<T>(*mut T);
+
+// SAFETY: only an address; whoever makes a slice of it says why nobody else has the same one.
+unsafe impl<T: Send> Send for Start<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Start<T> {}
+
+impl<T> Start<T> {
+    fn at(&self, index: usize) -> *mut T {
+        self.0.wrapping_add(index)
+    }
 }
 
 thread_local! {

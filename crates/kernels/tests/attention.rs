@@ -215,7 +215,17 @@ proptest! {
     }
 }
 
-/// Long enough that fewer tokens than usual are taken together.
+/// Over several stretches, whole and a few tokens at a time, in blocks that do not divide a stretch.
+#[test]
+fn a_context_of_several_stretches_is_right_and_independent() {
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 8, scale: 0.3 };
+    let sequences = Sequences::new(shape, &[1300, 530], 11);
+    for chunk in [50, 200] {
+        check_paged(&sequences, &Cache::new(&sequences, Format::F32, 24, 12), chunk);
+    }
+}
+
+/// Long enough that one thread would have all the work.
 #[test]
 fn a_long_context_decodes_as_it_prefills() {
     let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 16, scale: 0.25 };

@@ -60,16 +60,8 @@ impl Backend {
         self.arithmetic
     }
 
-    /// Runs a model's step: among the threads of the kernels, or on the calling thread. A CUDA stream belongs to a thread, so
-    /// what one thread began no other may go on with, unless [`Backend::synchronize`] came between.
-    pub fn run<T: Send>(&self, step: impl FnOnce() -> T + Send) -> T {
-        match self.arithmetic {
-            Arithmetic::Kernels => self.threads.install(step),
-            Arithmetic::Tensors => step(),
-        }
-    }
-
-    /// Waits until the device has done what this thread gave it: before another thread uses it.
+    /// Waits until the device has done what this thread gave it. A CUDA stream belongs to a thread, so what one thread began
+    /// no other may go on with before this.
     ///
     /// # Errors
     /// When something that was given to it has failed.

@@ -4,8 +4,8 @@
 
 use candle_core::Tensor;
 
-use super::host::MappedMatrix;
-use super::host::experts::{HostRouting, MappedExpert, mix, route};
+use super::host::HostMatrix;
+use super::host::experts::{HostExpert, HostRouting, mix, route};
 use super::tensors::experts::{DeviceExperts, DeviceRouting};
 use super::vector::other_backend;
 use super::{Backend, Orientation, backend::Arithmetic};
@@ -50,18 +50,18 @@ pub struct Experts {
 }
 
 enum ExpertWeights {
-    Mapped(Vec<MappedExpert>),
+    Host(Vec<HostExpert>),
     Uploaded(DeviceExperts),
 }
 
 impl Experts {
-    /// Takes the experts to the backend: for the kernels they stay where they lie, for a device they are uploaded one by one.
+    /// Takes the experts to the backend: for the kernels each of their matrices is one by itself, for a device they are uploaded one by one.
     ///
     /// # Errors
     /// When a tensor has not two dimensions, or the device no memory for it.
     pub fn new(backend: &Backend, tensors: ExpertTensors) -> Result<Self, Error> {
         let weights = match backend.arithmetic() {
-            Arithmetic::Kernels => ExpertWeights::Mapped(map_experts(tensors)?),
+            Arithmetic::Kernels => ExpertWeights::Host(host_experts(backend, tensors)?),
             Arithmetic::Tensors => ExpertWeights::Uploaded(DeviceExperts::upload(backend.device(), &tensors)?),
         };
         Ok(Self { backend: backend.clone(), weights })
@@ -77,21 +77,22 @@ impl Experts {
     /// When `x` has another width than the experts, or another number of rows than the routing.
     pub fn mix(&self, x: &Tensor, routing: &Routing) -> Result<Tensor, Error> {
         match (&self.weights, &routing.0) {
-            (ExpertWeights::Mapped(experts), Routed::Host(routing)) => mix(self.backend.threads(), x, routing, experts),
+            (ExpertWeights::Host(experts), Routed::Host(routing)) => mix(self.backend.threads(), x, routing, experts),
             (ExpertWeights::Uploaded(experts), Routed::Device(routing)) => experts.mix(x, routing),
             _ => Err(other_backend("a mixture of experts", "the routing of another backend")),
         }
     }
 }
 
-/// Each expert with its three matrices, where they lie.
-fn map_experts(tensors: ExpertTensors) -> Result<Vec<MappedExpert>, Error> {
+/// Each expert with its three matrices.
+fn host_experts(backend: &Backend, tensors: ExpertTensors) -> Result<Vec<HostExpert>, Error> {
     let ExpertTensors { gate, up, down, down_orientation } = tensors;
     let matrices = gate.into_iter().zip(up).zip(down);
     matrices
         .map(|((gate, up), down)| {
-            let (gate, up, down) = (MappedMatrix::new(gate)?, MappedMatrix::new(up)?, MappedMatrix::new(down)?);
-            Ok(MappedExpert { gate, up, down, down_orientation })
+            let matrix = |tensor, orientation| HostMatrix::new(backend.threads(), tensor, orientation);
+            let (plain, other) = (Orientation::OutputsByInputs, down_orientation);
+            Ok(HostExpert { gate: matrix(gate, plain)?, up: matrix(up, plain)?, down: matrix(down, other)? })
         })
         .collect()
 }

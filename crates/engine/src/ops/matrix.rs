@@ -1,11 +1,12 @@
-//! Weight matrices, and tables that are looked up by row: kept as the checkpoint stores them.
+//! Weight matrices, and tables that are looked up by row.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
+use hearth_kernels::PackedMatrix;
 
 use super::backend::Arithmetic;
-use super::host::MappedMatrix;
+use super::host::{HostMatrix, MappedMatrix};
 use super::tensors::UploadedMatrix;
 use super::{Backend, Vector};
 use crate::error::Error;
@@ -20,8 +21,8 @@ pub enum Orientation {
     InputsByOutputs,
 }
 
-/// A weight matrix `[outputs, inputs]` on a backend. For the CPU kernels its bytes stay in the mapped file, in the stored
-/// format; to a device they are uploaded once.
+/// A weight matrix `[outputs, inputs]` on a backend. For the CPU kernels quantised weights are packed once, and others stay in the
+/// mapped file; to a device they are uploaded once.
 #[derive(Clone)]
 pub struct Matrix {
     backend: Backend,
@@ -30,7 +31,7 @@ pub struct Matrix {
 
 #[derive(Clone)]
 enum MatrixWeights {
-    Mapped(MappedMatrix),
+    Host(HostMatrix),
     Uploaded(Arc<UploadedMatrix>),
 }
 
@@ -40,10 +41,10 @@ impl Matrix {
     /// # Errors
     /// When it has another number of dimensions, its bytes do not fit its format, or the device has no memory for it.
     pub fn new(backend: &Backend, tensor: WeightTensor) -> Result<Self, Error> {
+        let plain = Orientation::OutputsByInputs;
         let weights = match backend.arithmetic() {
-            Arithmetic::Kernels => MatrixWeights::Mapped(MappedMatrix::new(tensor)?),
+            Arithmetic::Kernels => MatrixWeights::Host(HostMatrix::new(backend.threads(), tensor, plain)?),
             Arithmetic::Tensors => {
-                let plain = Orientation::OutputsByInputs;
                 MatrixWeights::Uploaded(Arc::new(UploadedMatrix::upload(backend.device(), &tensor, plain)?))
             }
         };
@@ -56,9 +57,9 @@ impl Matrix {
     /// When `x` or `bias` has another width.
     pub fn multiply(&self, x: &Tensor, bias: Option<&Vector>) -> Result<Tensor, Error> {
         match &self.weights {
-            MatrixWeights::Mapped(matrix) => {
+            MatrixWeights::Host(matrix) => {
                 let bias = bias.map(Vector::host).transpose()?;
-                matrix.multiply(self.backend.threads(), x, bias, Orientation::OutputsByInputs)
+                matrix.multiply(self.backend.threads(), x, bias)
             }
             MatrixWeights::Uploaded(matrix) => {
                 let product = matrix.multiply(x)?;
@@ -76,6 +77,8 @@ impl Matrix {
 pub struct Table {
     backend: Backend,
     rows: MappedMatrix,
+    /// The same rows, once they have been packed for a matrix: the only copy that is then kept in memory.
+    packed: OnceLock<Arc<PackedMatrix>>,
 }
 
 impl Table {
@@ -84,7 +87,7 @@ impl Table {
     /// # Errors
     /// When it has another number of dimensions or its bytes do not fit its format.
     pub fn new(backend: &Backend, tensor: WeightTensor) -> Result<Self, Error> {
-        Ok(Self { backend: backend.clone(), rows: MappedMatrix::new(tensor)? })
+        Ok(Self { backend: backend.clone(), rows: MappedMatrix::new(tensor)?, packed: OnceLock::new() })
     }
 
     /// The rows of those indices, as f32: `[n]` to `[n, width]`.
@@ -92,7 +95,10 @@ impl Table {
     /// # Errors
     /// When an index is not below the number of entries.
     pub fn gather(&self, indices: &[u32]) -> Result<Tensor, Error> {
-        self.rows.gather(&self.backend, indices)
+        let Some(packed) = self.packed.get() else { return self.rows.gather(&self.backend, indices) };
+        let mut out = vec![0.0; indices.len() * packed.cols()]; // [n, width]
+        packed.gather(indices, &mut out)?;
+        Ok(Tensor::from_vec(out, (indices.len(), packed.cols()), self.backend.device())?)
     }
 
     /// The same weights as a matrix of products, for an output layer that is tied to the table.
@@ -100,6 +106,12 @@ impl Table {
     /// # Errors
     /// When the device has no memory for them.
     pub fn matrix(&self) -> Result<Matrix, Error> {
-        Matrix::new(&self.backend, self.rows.tensor().clone())
+        let matrix = Matrix::new(&self.backend, self.rows.tensor().clone())?;
+        if let MatrixWeights::Host(host) = &matrix.weights
+            && let Some(packed) = host.packed()
+        {
+            self.packed.get_or_init(|| Arc::clone(packed));
+        }
+        Ok(matrix)
     }
 }

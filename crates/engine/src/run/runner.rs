@@ -10,7 +10,6 @@ use crate::error::Error;
 use crate::ids::SeqId;
 use crate::kv::KvStore;
 use crate::models::DecoderModel;
-use crate::ops::Backend;
 use crate::schedule::{Scheduler, StepPlan};
 
 /// Rows of logits that are held at a time. A prompt whose log-probabilities are wanted asks for one row a token, and a row of
@@ -21,13 +20,11 @@ pub const LOGIT_ROWS: usize = 64;
 pub struct Runner {
     model: Arc<dyn DecoderModel>,
     kv: KvStore,
-    backend: Backend,
 }
 
 /// The logits of one step, computed some rows at a time as they are asked for.
 pub struct Logits {
     model: Arc<dyn DecoderModel>,
-    backend: Backend,
     /// What the model knows at each of the rows. `[logit_rows, width]`
     states: Tensor,
     /// The rows in `values`.
@@ -39,10 +36,10 @@ pub struct Logits {
 }
 
 impl Runner {
-    /// A model with the cache that its sequences will live in, and the backend both were made on.
+    /// A model with the cache that its sequences will live in.
     #[must_use]
-    pub fn new(model: Box<dyn DecoderModel>, kv: KvStore, backend: Backend) -> Self {
-        Self { model: model.into(), kv, backend }
+    pub fn new(model: Box<dyn DecoderModel>, kv: KvStore) -> Self {
+        Self { model: model.into(), kv }
     }
 
     /// Computes the plan's tokens and returns the logits that were asked for.
@@ -56,13 +53,10 @@ impl Runner {
         first_logit: impl Fn(SeqId) -> Option<usize>,
     ) -> Result<Logits, Error> {
         let (batch, rows) = build(plan, scheduler, first_logit)?;
-        let Self { model, kv, backend } = self;
-        let states = backend.run(|| {
-            plan.copies.iter().try_for_each(|(from, to)| kv.copy_block(*from, *to))?;
-            model.forward(&batch, kv)
-        })?;
-        let (model, backend) = (Arc::clone(model), backend.clone());
-        Ok(Logits { model, backend, states, held: 0..0, values: Vec::new(), rows })
+        let Self { model, kv } = self;
+        plan.copies.iter().try_for_each(|(from, to)| kv.copy_block(*from, *to))?;
+        let states = model.forward(&batch, kv)?;
+        Ok(Logits { model: Arc::clone(model), states, held: 0..0, values: Vec::new(), rows })
     }
 }
 
@@ -80,8 +74,7 @@ impl Logits {
                 return Err(Error::Step(format!("row {row} of the logits is wanted, and there are {end}")));
             }
             let (model, states) = (&self.model, self.states.narrow(0, row, end - row)?);
-            let logits: Result<Tensor, Error> = self.backend.run(|| model.logits(&states));
-            let (logits, wanted) = (logits?, [end - row, model.shape().vocab_size]);
+            let (logits, wanted) = (model.logits(&states)?, [end - row, model.shape().vocab_size]);
             if logits.dims() != wanted {
                 let found = logits.dims();
                 return Err(Error::Step(format!("the model gave logits of the shape {found:?}, not {wanted:?}")));

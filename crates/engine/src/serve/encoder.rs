@@ -12,7 +12,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::Poll;
 use std::time::Instant;
 
-use candle_core::Tensor;
 use tokio::sync::oneshot;
 
 use super::engine::panic_message;
@@ -24,7 +23,7 @@ use super::request::check_tokens;
 use super::{EngineLoad, ModelInfo, RequestError, SubmitError};
 use crate::error::Error;
 use crate::models::EncoderModel;
-use crate::ops::{Backend, PackedTexts};
+use crate::ops::PackedTexts;
 use crate::text::{ModelText, Tokenizer, TypedText};
 
 /// One row of numbers a text.
@@ -181,15 +180,14 @@ impl EncoderHandle {
 /// What an encoder's thread owns.
 pub(super) struct EncoderWorker {
     model: Box<dyn EncoderModel>,
-    backend: Backend,
     token_budget: usize,
     calls: VecDeque<Call>,
 }
 
 impl EncoderWorker {
     /// A worker that computes at most about `token_budget` tokens a step.
-    pub(super) fn new(model: Box<dyn EncoderModel>, backend: Backend, token_budget: usize) -> Self {
-        Self { model, backend, token_budget, calls: VecDeque::new() }
+    pub(super) fn new(model: Box<dyn EncoderModel>, token_budget: usize) -> Self {
+        Self { model, token_budget, calls: VecDeque::new() }
     }
 
     fn run(&mut self, receiver: &Receiver<Call>, gauges: &LoadGauges, meters: &Meters) {
@@ -250,9 +248,7 @@ impl EncoderWorker {
         if texts.lengths.is_empty() {
             return Ok(Vec::new());
         }
-        let Self { model, backend, .. } = self;
-        let rows: Result<Tensor, Error> = backend.run(|| model.forward(texts));
-        let (rows, wanted) = (rows?, (texts.lengths.len(), model.shape().dimensions));
+        let (rows, wanted) = (self.model.forward(texts)?, (texts.lengths.len(), self.model.shape().dimensions));
         if rows.dims() != [wanted.0, wanted.1] {
             return Err(Error::Step(format!("the model gave numbers of the shape {:?}, not {wanted:?}", rows.dims())));
         }

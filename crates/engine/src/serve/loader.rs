@@ -284,7 +284,7 @@ fn start_decoder(
         prefix_cache: options.prefix_cache,
     };
     let scheduler = Scheduler::new(config, BlockPool::new(blocks, BLOCK_SIZE));
-    let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?, backend.clone());
+    let runner = Runner::new(model, KvStore::new(layout, blocks, backend.device())?);
     let text = Arc::new(model_text(checkpoint, tool_format)?);
     backend.synchronize()?; // another thread takes it over
     let terms = options.terms(&info.name);
@@ -302,7 +302,7 @@ fn start_encoder(
     let info = ModelInfo { context_length: shape.context_length, vocab_size: shape.vocab_size, ..info };
     let text = Arc::new(model_text(checkpoint, None)?);
     backend.synchronize()?; // another thread takes it over
-    let worker = EncoderWorker::new(model, backend.clone(), options.token_budget.unwrap_or(DEVICE_TOKENS));
+    let worker = EncoderWorker::new(model, options.token_budget.unwrap_or(DEVICE_TOKENS));
     let terms = options.terms(&info.name);
     EncoderHandle::start(info, text, worker, terms)
 }

@@ -117,7 +117,7 @@ pub struct MappedBytes {
 
 impl MappedBytes {
     /// Lets the system take back the memory of a part of these bytes, which have been read and are not needed soon.
-    pub(super) fn release(&self, part: Range<usize>) {
+    pub(crate) fn release(&self, part: Range<usize>) {
         self.map.release(self.range.start + part.start..self.range.start + part.end.min(self.range.len()));
     }
 

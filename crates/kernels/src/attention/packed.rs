@@ -3,6 +3,8 @@
 #![expect(unsafe_code, reason = "jobs write disjoint parts of one output")]
 
 use super::AttentionShape;
+use std::ops::Range;
+
 use super::attend::{Job, Segment, Tensors};
 use super::kept::Kept;
 use crate::error::{Result, check_length, size, whole_rows};
@@ -59,7 +61,7 @@ pub fn packed_attention(
     threads.for_each(jobs.len(), |index| {
         let (first_token, job) = &jobs[index];
         // SAFETY: the rows are within `out`, and no two jobs have the same rows and head.
-        unsafe { tensors.attend(job, segments(*first_token, job.visible, shape.key_width())) };
+        unsafe { tensors.attend(job, |positions| segments(*first_token, positions, shape.key_width())) };
     });
     Ok(())
 }
@@ -81,9 +83,10 @@ fn jobs(lengths: &[usize], shape: &AttentionShape) -> Vec<(usize, Job)> {
     jobs
 }
 
-/// The tokens of a sequence from `first_token`.
-fn segments(first_token: usize, length: usize, width: usize) -> impl Iterator<Item = Segment> + Clone {
-    (0..length)
-        .step_by(SEGMENT)
-        .map(move |start| Segment { offset: (first_token + start) * width, count: SEGMENT.min(length - start) })
+/// The tokens `positions` of the sequence that begins with `first_token`.
+fn segments(first_token: usize, positions: Range<usize>, width: usize) -> impl Iterator<Item = Segment> + Clone {
+    let end = positions.end;
+    let segment =
+        move |start: usize| Segment { offset: (first_token + start) * width, count: SEGMENT.min(end - start) };
+    positions.step_by(SEGMENT).map(segment)
 }

@@ -13,8 +13,8 @@ use crate::threads::Threads;
 
 /// Queries (tokens times heads of a group) that a job takes together: they share each read of keys and values.
 const QUERIES: usize = 24;
-/// Scores a job keeps; fewer tokens are taken together when the context is long.
-const SCORES: usize = 128 * 1024;
+/// Jobs for each thread from which on no job is cut into stretches.
+const JOBS_A_THREAD: usize = 4;
 
 /// The tokens of one sequence in a batch.
 #[derive(Debug, Clone)]
@@ -68,13 +68,43 @@ pub fn paged_attention(
         out: Target::new(out, shape.query_width()),
     };
     let jobs = jobs(context.spans, shape);
+    let (block_size, width) = (kv.block_size, shape.key_width());
+    if jobs.len() < JOBS_A_THREAD * threads.count() && jobs.iter().any(|(_, job)| job.stretches() > 1) {
+        in_stretches(threads, &tensors, &jobs, [block_size, width]);
+        return Ok(());
+    }
     threads.for_each(jobs.len(), |index| {
         let (span, job) = &jobs[index];
-        let segments = segments(span.blocks, job.positions(), kv.block_size, shape.key_width());
         // SAFETY: the rows are within `out`, and no two jobs have the same rows and head.
-        unsafe { tensors.attend(job, segments) };
+        unsafe { tensors.attend(job, |positions| segments(span.blocks, positions, [block_size, width])) };
     });
     Ok(())
+}
+
+/// Computes few long jobs a stretch at a time. The result is the same: a stretch is summed as it would be within its job.
+fn in_stretches(threads: &Threads, tensors: &Tensors<'_>, jobs: &[(&AttentionSpan<'_>, Job)], layout: [usize; 2]) {
+    let length = |job: &Job| job.stretches() * tensors.part_length(job);
+    let mut parts = vec![0.0; jobs.iter().map(|(_, job)| length(job)).sum()];
+    let mut pieces = Vec::new();
+    let mut rest = &mut parts[..];
+    for (span, job) in jobs {
+        for stretch in 0..job.stretches() {
+            let (part, others) = rest.split_at_mut(tensors.part_length(job));
+            pieces.push((*span, job, stretch, part));
+            rest = others;
+        }
+    }
+    threads.for_each_chunk(&mut pieces, 1, |_, piece| {
+        let [(span, job, stretch, part)] = piece else { return };
+        tensors.attend_stretch(job, *stretch, &|positions| segments(span.blocks, positions, layout), part);
+    });
+    let mut rest = &mut parts[..];
+    for (_, job) in jobs {
+        let (all, others) = rest.split_at_mut(length(job));
+        // SAFETY: the rows are within `out`, and no two jobs have the same rows and head.
+        unsafe { tensors.finish(job, all) };
+        rest = others;
+    }
 }
 
 fn check_context(context: &PagedContext<'_>, shape: &AttentionShape, tokens: usize) -> Result<()> {
@@ -111,9 +141,7 @@ fn check_context(context: &PagedContext<'_>, shape: &AttentionShape, tokens: usi
 fn jobs<'a>(spans: &'a [AttentionSpan<'a>], shape: &AttentionShape) -> Vec<(&'a AttentionSpan<'a>, Job)> {
     let mut jobs = Vec::new();
     for span in spans {
-        let positions = span.first_position + span.rows.len();
-        let queries = QUERIES.min(SCORES / positions.max(1));
-        let take = (queries / shape.group()).max(1);
+        let take = (QUERIES / shape.group()).max(1);
         for start in span.rows.clone().step_by(take) {
             let tokens = start..span.rows.end.min(start + take);
             let visible = span.first_position + (start - span.rows.start) + 1;
@@ -125,15 +153,15 @@ fn jobs<'a>(spans: &'a [AttentionSpan<'a>], shape: &AttentionShape) -> Vec<(&'a 
     jobs
 }
 
-/// The first `positions` positions of a sequence, block after block.
+/// The positions `positions` of a sequence, block after block.
 fn segments(
     blocks: &[u32],
-    positions: usize,
-    block_size: usize,
-    width: usize,
+    positions: Range<usize>,
+    [block_size, width]: [usize; 2],
 ) -> impl Iterator<Item = Segment> + Clone {
-    blocks.iter().take(positions.div_ceil(block_size)).enumerate().map(move |(index, &block)| Segment {
-        offset: block as usize * block_size * width,
-        count: block_size.min(positions - index * block_size),
+    (positions.start / block_size..positions.end.div_ceil(block_size)).map(move |index| {
+        let first = index * block_size;
+        let (start, end) = (positions.start.max(first), positions.end.min(first + block_size));
+        Segment { offset: (blocks[index] as usize * block_size + start - first) * width, count: end - start }
     })
 }

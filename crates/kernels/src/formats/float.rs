@@ -2,7 +2,7 @@
 
 /// The value of an IEEE half, exactly, without a branch (so that a loop over it vectorises).
 #[inline(always)]
-pub(super) fn half_to_f32(half: u16) -> f32 {
+pub(crate) fn half_to_f32(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
     let magnitude = u32::from(half & 0x7fff);
     // Exponent and fraction moved into place are too small by 2^112, the difference of the two biases. Multiplying by

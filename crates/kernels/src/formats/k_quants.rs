@@ -62,6 +62,17 @@ pub(super) fn q3k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// The scale and the minimum of group `group`, from the twelve bytes that [`scales_and_minima`] reads.
+pub(crate) fn scale_and_minimum(packed: &[u8], group: usize) -> (u8, u8) {
+    match group {
+        0..4 => (packed[group] & 63, packed[group + 4] & 63),
+        _ => {
+            let low = packed[group + 4];
+            ((low & 15) | ((packed[group - 4] >> 6) << 4), (low >> 4) | ((packed[group] >> 6) << 4))
+        }
+    }
+}
+
 /// The eight 6-bit scales and minima of a Q4_K or Q5_K block, from `block[4..16]`: four bytes of scales 0-3, four of
 /// minima 0-3, four with the low four bits of scales and minima 4-7, whose upper two bits are those of the first eight bytes.
 #[inline(always)]

@@ -16,7 +16,8 @@ use std::fmt;
 use crate::error::{KernelError, Result, check_length};
 use crate::isa::{Isa, for_each_isa};
 
-pub(crate) use float::as_f32;
+pub(crate) use float::{as_f32, half_to_f32};
+pub(crate) use k_quants::scale_and_minimum;
 pub(crate) use quantize::{check_values, quantize_blocks};
 pub use quantize::{quantize, quantize_with};
 pub(crate) use rows::expand_rows;

@@ -81,8 +81,9 @@ impl Target {
         Self { start: self.start.wrapping_add(column), stride: self.stride }
     }
 
+    /// Where row `index` starts.
     #[inline(always)]
-    fn row(self, index: usize) -> *mut f32 {
+    pub(crate) fn row(self, index: usize) -> *mut f32 {
         self.start.wrapping_add(index * self.stride)
     }
 }

@@ -5,11 +5,11 @@ use std::ops::Range;
 use candle_core::Tensor;
 use hearth_kernels::{Threads, softmax_rows};
 
-use super::MappedMatrix;
+use super::HostMatrix;
 use super::rows::silu_mul;
 use super::slice::host;
 use crate::error::Error;
-use crate::ops::{Orientation, Selection};
+use crate::ops::Selection;
 
 /// The experts of each token and their weights, `top_k` a token, best first.
 #[derive(Clone, Debug)]
@@ -25,25 +25,22 @@ struct Choice {
     weight: f32,
 }
 
-/// The matrices of one expert, where they lie.
-pub(in crate::ops) struct MappedExpert {
-    /// `[inner, width]`
-    pub(in crate::ops) gate: MappedMatrix,
-    /// `[inner, width]`
-    pub(in crate::ops) up: MappedMatrix,
+/// The matrices of one expert.
+pub(in crate::ops) struct HostExpert {
+    /// From `width` to `inner`.
+    pub(in crate::ops) gate: HostMatrix,
+    /// From `width` to `inner`.
+    pub(in crate::ops) up: HostMatrix,
     /// From `inner` to `width`.
-    pub(in crate::ops) down: MappedMatrix,
-    /// How `down` is stored.
-    pub(in crate::ops) down_orientation: Orientation,
+    pub(in crate::ops) down: HostMatrix,
 }
 
-impl MappedExpert {
+impl HostExpert {
     /// `down(silu(gate(x)) * up(x))`: `[m, width]` to `[m, width]`.
     fn forward(&self, threads: &Threads, x: &Tensor) -> Result<Tensor, Error> {
-        let plain = Orientation::OutputsByInputs;
-        let (gate, up) = (self.gate.multiply(threads, x, None, plain)?, self.up.multiply(threads, x, None, plain)?);
+        let (gate, up) = (self.gate.multiply(threads, x, None)?, self.up.multiply(threads, x, None)?);
         let gated = silu_mul(threads, &gate, &up)?; // [m, inner]
-        self.down.multiply(threads, &gated, None, self.down_orientation)
+        self.down.multiply(threads, &gated, None)
     }
 }
 
@@ -62,7 +59,7 @@ pub(in crate::ops) fn mix(
     threads: &Threads,
     x: &Tensor,
     routing: &HostRouting,
-    experts: &[MappedExpert],
+    experts: &[HostExpert],
 ) -> Result<Tensor, Error> {
     let (tokens, width) = x.dims2()?;
     let (x_host, sorted) = (host(x)?, routing.by_expert(experts.len()));

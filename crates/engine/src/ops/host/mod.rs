@@ -9,4 +9,4 @@ mod matrix;
 pub(super) mod rows;
 mod slice;
 
-pub(super) use matrix::MappedMatrix;
+pub(super) use matrix::{HostMatrix, MappedMatrix};
