@@ -161,7 +161,8 @@ mod tests {
 
     use super::super::line;
     use super::*;
-    use crate::store::{StoreLocation, UsageFilter};
+    use crate::payloads::Payload;
+    use crate::store::{PayloadFilter, StoreLocation, UsageFilter};
 
     fn entry(id: &str, time: i64) -> Entry {
         Entry { databricks_request_id: id.to_owned(), request_time: time, ..Entry::default() }
@@ -218,6 +219,29 @@ mod tests {
         let kept = Retention { usage: Some(day), payloads: None };
         Ingest::new(journal, store.clone(), kept).turn(false, &mut None).await.unwrap();
         assert_eq!(stored(&store).await, ["new"]);
+    }
+
+    #[tokio::test]
+    async fn rows_of_inference_tables_are_kept_for_as_long_as_they_are_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::temporary(folder.path()).await;
+        let payload = Some(Box::new(Payload { request: Some("{}".to_owned()), ..Payload::default() }));
+        let hours = |id, hours: i64| Entry { payload: payload.clone(), ..entry(id, now() - hours * 3_600_000) };
+        let journal = Journal::open(&folder.path().join("usage")).unwrap();
+        [hours("old", 25), hours("new", 23)].iter().for_each(|entry| journal.append(entry));
+        let kept = async |store: &Store| -> Vec<String> {
+            let rows = store.payloads(&PayloadFilter::default(), None, 10).await.unwrap();
+            rows.into_iter().map(|row| row.databricks_request_id).collect()
+        };
+        Ingest::new(journal.clone(), store.clone(), Retention::default()).turn(false, &mut None).await.unwrap();
+        assert_eq!(kept(&store).await, ["old", "new"]);
+        let day = Some(Duration::from_secs(24 * 3600));
+        let retention = Retention { usage: None, payloads: day };
+        Ingest::new(journal, store.clone(), retention).turn(false, &mut None).await.unwrap();
+        assert_eq!(
+            (kept(&store).await, stored(&store).await),
+            (vec!["new".to_owned()], vec!["new".into(), "old".into()])
+        );
     }
 
     /// The journal of a process that was killed while it wrote its last line, cut at every byte.
