@@ -5,6 +5,7 @@
 mod admin;
 mod admission;
 mod around;
+mod attachment;
 mod chat;
 mod checks;
 mod collect;

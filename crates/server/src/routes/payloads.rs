@@ -1,16 +1,15 @@
 //! Inference tables, for those who manage the endpoint.
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt, stream};
 
 use super::MANAGE;
+use super::attachment::{CSV, attachment};
 use super::extract::{PathName, QueryFields};
 use super::serving::allow;
 use super::table::Route;
+use super::usage::cut;
 use crate::error::ApiError;
 use crate::gate::{Caller, Manage};
 use crate::payloads::{ExportError, payloads_as_csv, payloads_as_parquet};
@@ -38,13 +37,10 @@ async fn get(
     let filter = PayloadFilter { endpoint_id, from: question.start_time, until: question.end_time };
     match question.format {
         PayloadFormat::Json => page(store, &filter, &question).await,
-        PayloadFormat::Csv => {
-            let pieces = payloads_as_csv(store.clone(), filter).map(|piece| piece.map_err(ExportError::from));
-            file(pieces, "text/csv; charset=utf-8; header=present", &format!("{name}.csv")).await
-        }
+        PayloadFormat::Csv => attachment(payloads_as_csv(store.clone(), filter), CSV, &format!("{name}.csv")).await,
         PayloadFormat::Parquet => {
             let pieces = payloads_as_parquet(store.clone(), filter);
-            file(pieces, "application/vnd.apache.parquet", &format!("{name}.parquet")).await
+            attachment(pieces, "application/vnd.apache.parquet", &format!("{name}.parquet")).await
         }
     }
 }
@@ -57,36 +53,16 @@ async fn page(store: &Store, filter: &PayloadFilter, question: &PayloadQuestion)
     // One more tells whether there is another page.
     let results = question.results();
     let mut payloads = store.payloads(filter, after.transpose()?.as_ref(), results + 1).await?;
-    let most = usize::try_from(results).unwrap_or(usize::MAX);
-    let more = payloads.len() > most;
-    payloads.truncate(most);
-    let last = payloads.last().filter(|_| more).map(PayloadPlace::of);
+    let last = cut(&mut payloads, results).and_then(|()| payloads.last().map(PayloadPlace::of));
     let next_page_token = last.map(|PayloadPlace(time, id)| format!("{time}.{id}"));
     Ok(Json(PayloadPage { payloads, next_page_token }).into_response())
 }
 
-/// The response of a file in these pieces. The first is waited for, since it can still be told by the status that there is none.
-async fn file(
-    pieces: impl Stream<Item = Result<Vec<u8>, ExportError>> + Send + 'static,
-    kind: &'static str,
-    name: &str,
-) -> Result<Response, ApiError> {
-    let mut pieces = Box::pin(pieces);
-    let first = pieces.next().await.transpose().map_err(failed)?.unwrap_or_default();
-    let body = Body::from_stream(stream::once(async { Ok(first) }).chain(pieces));
-    let mut response = body.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    // Names of endpoints hold nothing that would end the quotes.
-    if let Ok(disposition) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
-        headers.insert(header::CONTENT_DISPOSITION, disposition);
-    }
-    Ok(response)
-}
-
-fn failed(error: ExportError) -> ApiError {
-    match error {
-        ExportError::Store(error) => error.into(),
-        error @ ExportError::Parquet(_) => ApiError::internal("the file cannot be written", error.to_string()),
+impl From<ExportError> for ApiError {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Store(error) => error.into(),
+            error @ ExportError::Parquet(_) => Self::internal("the file cannot be written", error.to_string()),
+        }
     }
 }

@@ -4,13 +4,13 @@
 use std::collections::HashSet;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt, stream};
+use futures::Stream;
 
 use super::VIEW;
+use super::attachment::{CSV, attachment};
 use super::extract::{PathName, QueryFields};
 use super::serving::allow;
 use super::table::{Needs, Route};
@@ -143,7 +143,7 @@ async fn sums(
 }
 
 /// Cuts off what is beyond the page, where something is.
-fn cut<T>(found: &mut Vec<T>, results: i64) -> Option<()> {
+pub(super) fn cut<T>(found: &mut Vec<T>, results: i64) -> Option<()> {
     let results = usize::try_from(results).ok().filter(|results| found.len() > *results)?;
     found.truncate(results);
     Some(())
@@ -154,17 +154,9 @@ fn not_a_page(question: &UsageQuestion) -> FieldError {
     FieldError::value("page_token", "the `next_page_token` of the page before", given)
 }
 
-/// The response of these pieces of CSV. The first is waited for, since it can still be told by the status that there is none.
+/// The response of usage in these pieces of CSV.
 async fn csv(pieces: impl Stream<Item = Result<Vec<u8>, StoreError>> + Send + 'static) -> Result<Response, ApiError> {
-    let mut pieces = Box::pin(pieces);
-    let first = pieces.next().await.transpose()?.unwrap_or_default();
-    let body = Body::from_stream(stream::once(async { Ok(first) }).chain(pieces));
-    let mut response = body.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8; header=present"));
-    let name = HeaderValue::from_static("attachment; filename=\"endpoint_usage.csv\"");
-    headers.insert(header::CONTENT_DISPOSITION, name);
-    Ok(response)
+    attachment(pieces, CSV, "endpoint_usage.csv").await
 }
 
 fn version(row: ServedEntityRow) -> ServedEntityVersion {

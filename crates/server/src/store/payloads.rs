@@ -105,15 +105,7 @@ impl Store {
     /// # Errors
     /// Where the store fails; some may be gone then.
     pub async fn remove_payloads(&self, before: i64) -> Result<(), StoreError> {
-        loop {
-            let removed = query(
-                "DELETE FROM payloads WHERE databricks_request_id IN
-                 (SELECT databricks_request_id FROM payloads WHERE request_time < $1 LIMIT $2)",
-            );
-            if removed.bind(before).bind(REMOVED).execute(&self.pool).await?.rows_affected() == 0 {
-                return Ok(());
-            }
-        }
+        self.remove_older("payloads", before, REMOVED).await
     }
 }
 

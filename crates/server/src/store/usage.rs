@@ -204,15 +204,18 @@ impl Store {
     /// # Errors
     /// Where the store fails; some may be gone then.
     pub async fn remove_usage(&self, before: i64) -> Result<(), StoreError> {
-        loop {
-            let removed = query(
-                "DELETE FROM usage WHERE databricks_request_id IN
-                 (SELECT databricks_request_id FROM usage WHERE request_time < $1 LIMIT $2)",
-            );
-            if removed.bind(before).bind(REMOVED).execute(&self.pool).await?.rows_affected() == 0 {
-                return Ok(());
-            }
+        self.remove_older("usage", before, REMOVED).await
+    }
+
+    /// Removes the requests of that table that are older than `before`, so many at a time.
+    pub(super) async fn remove_older(&self, table: &str, before: i64, rows: i64) -> Result<(), StoreError> {
+        let sql = format!(
+            "DELETE FROM {table} WHERE databricks_request_id IN
+             (SELECT databricks_request_id FROM {table} WHERE request_time < $1 LIMIT $2)"
+        );
+        while query(AssertSqlSafe(sql.clone())).bind(before).bind(rows).execute(&self.pool).await?.rows_affected() > 0 {
         }
+        Ok(())
     }
 }
 

@@ -19,7 +19,6 @@ mod scan;
 mod texts;
 mod topics;
 
-use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -119,33 +118,22 @@ impl Guardrails {
     }
 
     /// A request's body with the masks of the input, for whoever keeps it; what is refused is masked too.
-    pub(crate) async fn redacted(self: &Arc<Self>, body: Value) -> Value {
-        let guardrails = Arc::clone(self);
+    pub(crate) async fn redacted(&self, mut body: Value) -> Value {
+        let masks = self.input.masks();
+        if masks.is_idle() {
+            return body;
+        }
+        let mut bytes = 0;
+        json::each_text(&mut body, &mut |text| bytes += text.len());
         let redact = move |mut body: Value| {
-            json::each_text(&mut body, &mut |text| {
-                if let Cow::Owned(masked) = guardrails.redact(Which::Input, text) {
-                    *text = masked;
-                }
-            });
+            json::each_text(&mut body, &mut |text| replace(text, masks.scan(text).masked()));
             body
         };
-        let mut bytes = 0;
-        let mut counted = body.clone();
-        json::each_text(&mut counted, &mut |text| bytes += text.len());
         if bytes <= SEARCHED_AT_ONCE {
             return redact(body);
         }
         // Nothing is better than what should have been masked.
         tokio::task::spawn_blocking(move || redact(body)).await.unwrap_or_default()
-    }
-
-    /// The text with the masks of that side.
-    fn redact<'a>(&self, which: Which, text: &'a str) -> Cow<'a, str> {
-        let side = match which {
-            Which::Input => &self.input,
-            Which::Output => &self.output,
-        };
-        Scanner { personal: side.scanner.personal, keywords: Keywords::default() }.scan(text).text
     }
 
     /// The call as the model may read it, and what is to be done with its answer.
